@@ -1,0 +1,18 @@
+/*
+ * rng: virtio entropy source (virtio 1.2, section 5.4), fed by getrandom(2).
+ *
+ * At most 64 KiB per request; a longer buffer is filled to there, which the specification allows.
+ * Loop thread or a dispatcher under the machine lock.
+ */
+#ifndef RNG_H
+#define RNG_H
+
+#include "device.h"
+
+struct rng;
+
+int rng_create(struct rng **rng, const struct mem *mem, struct loop *loop, struct err *err) MUST_CHECK;
+void rng_destroy(struct rng *rng);
+struct device *rng_device(struct rng *rng);
+
+#endif

@@ -1,0 +1,72 @@
+/*
+ * vq: one split virtqueue (virtio 1.2, section 2.7), device side.
+ *
+ * The only file that knows descriptors, rings and barriers. It hands out chains (chain.h) and takes
+ * them back; devices never see a descriptor, and vq never sees a file.
+ *
+ * Loop thread, or a dispatcher holding the machine lock. The rings live in guest RAM and are
+ * hostile: every field is read once, every index is bounded by the size that was fixed at
+ * activation, our own counters are never read back from the guest. A ring that lies breaks its
+ * queue (vq->broken, once, for good until reset); the caller then marks the device NEEDS_RESET.
+ */
+#ifndef VQ_H
+#define VQ_H
+
+#include "../vmm/base.h"
+#include "../vmm/err.h"
+#include "../vmm/mem.h"
+#include "chain.h"
+
+#define VQ_SIZE_MAX 256
+
+struct vq {
+	/* What the queue is: guest-visible, written by the transport before activation. */
+	u64 desc_gpa, avail_gpa, used_gpa;
+	u16 size;	  /* a power of two, at most size_max */
+	u16 size_max;
+	bool ready;
+	bool event_idx;	  /* VIRTIO_F_EVENT_IDX was negotiated */
+	u16 last_avail;	  /* next entry of the available ring to read */
+	u16 used_idx;	  /* next entry of the used ring to write */
+	u16 signalled;	  /* used_idx at the last interrupt decision */
+	bool signalled_valid;
+
+	/* What it holds: rebuilt by vq_activate(). */
+	const struct mem *mem;
+	void *desc, *avail, *used; /* host views, checked for their whole length */
+	const char *broken;	   /* what the guest did wrong; NULL while healthy */
+	u64 in_flight[VQ_SIZE_MAX / 64]; /* heads that are popped and not yet pushed */
+};
+
+/* Forgets everything but size_max: the state after device reset. */
+void vq_reset(struct vq *vq);
+
+/*
+ * Checks size, alignment, placement (all three rings whole in RAM, not overlapping each other) and
+ * takes the host views. The guest's own DRIVER_OK and a loaded snapshot both come through here.
+ * -EINVAL leaves the queue not active and says why in vq->broken.
+ */
+int vq_activate(struct vq *vq, const struct mem *mem) MUST_CHECK;
+
+/*
+ * Takes the next available chain. 1: `chain` is filled. 0: nothing there (and, with event index,
+ * the guest has been asked to kick; the ring was looked at again after asking). -EINVAL: broken.
+ */
+int vq_pop(struct vq *vq, struct chain *chain) MUST_CHECK;
+
+/* Puts the last popped chain back, as if it had not been taken (a backend that is full). */
+void vq_unpop(struct vq *vq, const struct chain *chain);
+
+/* Gives a chain back with the number of bytes its write cursor has passed. Any order. */
+void vq_push(struct vq *vq, const struct chain *chain);
+
+/* After a batch of pushes: whether the guest wants an interrupt now. */
+bool vq_should_signal(struct vq *vq);
+
+/* Asks for no kicks (we are polling anyway), and for kicks again. vq_pop() returning 0 re-enables. */
+void vq_suppress_kicks(struct vq *vq);
+
+/* Whether chains are waiting, without taking one. */
+bool vq_has_work(const struct vq *vq);
+
+#endif
