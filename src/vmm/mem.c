@@ -5,6 +5,7 @@
  */
 #include "mem.h"
 
+#include <linux/memfd.h>
 #include <sys/mman.h>
 #include <sys/sysinfo.h>
 
