@@ -37,34 +37,50 @@ u64 loop_now_ns(void)
 	return (u64)ts.tv_sec * 1000000000u + (u64)ts.tv_nsec;
 }
 
-static struct loop_work *take_calls(struct loop *loop)
+/* One at a time, so that a callback may take back those behind it. */
+static struct loop_work *take_call(struct loop *loop)
 {
-	struct loop_work *list;
+	struct loop_work *work;
 
 	pthread_mutex_lock(&loop->calls_lock);
-	list = loop->calls;
-	loop->calls = NULL;
-	loop->calls_end = &loop->calls;
+	work = loop->calls;
+	if (work) {
+		loop->calls = work->next;
+		if (!loop->calls)
+			loop->calls_end = &loop->calls;
+		work->pending = false;
+	}
 	pthread_mutex_unlock(&loop->calls_lock);
-	return list;
+	return work;
 }
 
 static void run_calls(void *owner, u32 events)
 {
 	struct loop *loop = owner;
-	struct loop_work *work, *next;
+	struct loop_work *work;
 	u64 count;
 
 	(void)events;
 	if (read(loop->wake.fd, &count, sizeof count) < 0)
 		return;
-	for (work = take_calls(loop); work; work = next) {
-		pthread_mutex_lock(&loop->calls_lock);
-		next = work->next;
-		work->pending = false; /* from here on it may be queued again */
-		pthread_mutex_unlock(&loop->calls_lock);
+	while ((work = take_call(loop)) && !loop->stopped)
 		work->run(work->owner);
+}
+
+void loop_uncall(struct loop *loop, struct loop_work *work)
+{
+	struct loop_work **at;
+
+	pthread_mutex_lock(&loop->calls_lock);
+	for (at = &loop->calls; *at && *at != work; at = &(*at)->next)
+		;
+	if (*at) {
+		*at = work->next;
+		if (!*at)
+			loop->calls_end = at;
+		work->pending = false;
 	}
+	pthread_mutex_unlock(&loop->calls_lock);
 }
 
 void loop_call(struct loop *loop, struct loop_work *work)
@@ -207,6 +223,11 @@ void loop_lock(struct loop *loop)
 void loop_unlock(struct loop *loop)
 {
 	pthread_mutex_unlock(&loop->machine);
+}
+
+void loop_wait(struct loop *loop, pthread_cond_t *cond)
+{
+	pthread_cond_wait(cond, &loop->machine);
 }
 
 void loop_stop(struct loop *loop, int code)

@@ -6,7 +6,7 @@
  * (loop_lock), so code behind either dispatcher never locks anything itself.
  *
  * All functions are for the loop thread, or for any thread before loop_run() is entered; the
- * exceptions (loop_call, loop_lock, loop_unlock) say so.
+ * exceptions (loop_call, loop_lock and its two companions) say so.
  */
 #ifndef LOOP_H
 #define LOOP_H
@@ -60,6 +60,9 @@ void loop_timer_destroy(struct loop *loop, struct loop_timer *timer);
  */
 void loop_call(struct loop *loop, struct loop_work *work);
 
+/* Takes back a call that has not run yet. */
+void loop_uncall(struct loop *loop, struct loop_work *work);
+
 /* Runs until loop_stop(); returns the code given to it. */
 int loop_run(struct loop *loop);
 void loop_stop(struct loop *loop, int code);
@@ -67,6 +70,9 @@ void loop_stop(struct loop *loop, int code);
 /* Any thread: the machine lock, for dispatchers only (loop.c itself, vcpu.c). Not recursive. */
 void loop_lock(struct loop *loop);
 void loop_unlock(struct loop *loop);
+
+/* Holding the machine lock: gives it up until `cond` is signalled, and holds it again on return. */
+void loop_wait(struct loop *loop, pthread_cond_t *cond);
 
 /* CLOCK_MONOTONIC in nanoseconds, any thread. */
 u64 loop_now_ns(void);
