@@ -19,21 +19,30 @@
 enum log_level { LOG_OFF, LOG_ERROR, LOG_WARN, LOG_INFO, LOG_DEBUG, LOG_TRACE, LOG_LEVELS };
 
 struct log_config {
-	char path[4096];     /* empty: stdout */
+	char path[4096]; /* empty: the sink stays as it is (stdout at first) */
 	enum log_level level;
 	bool show_level;
 	bool show_origin;
-	char module[128];    /* only origins that begin with it; empty: all */
+	char module[128]; /* only origins that begin with it; empty: all */
 };
 
-/* Before the first line; `id` is copied and names this microVM in every line. */
+/*
+ * Before the first line, before any other thread and before the root directory changes: reads the
+ * time zone, and takes a file description of stdout of its own, so that the one inherited is never
+ * made non-blocking for its other users. `id` is copied and names this microVM in every line; may
+ * be called again with a better id. SIGPIPE is ignored from here on unless somebody handles it;
+ * such a handler must not log (a broken stdout would raise it again).
+ */
 void log_init(const char *id);
 
 /*
- * Switches to a new sink and level; the file is opened (O_RDWR|O_NONBLOCK|O_CREAT, never truncated)
- * before the old sink is closed. On error the old one stays.
+ * Switches to a new sink and level; the file is opened (O_RDWR|O_NONBLOCK|O_CREAT|O_APPEND, never
+ * truncated) before the old sink is closed. On error the old settings stay.
  */
 int log_configure(const struct log_config *cfg, struct err *err) MUST_CHECK;
+
+/* The settings in force, with an empty path: what a partial change starts from. */
+void log_settings(struct log_config *cfg);
 
 /* Parses Off|Trace|Debug|Info|Warn|Warning|Error in any case; -EINVAL otherwise. */
 int log_level_parse(const char *text, enum log_level *level) MUST_CHECK;
@@ -41,6 +50,7 @@ int log_level_parse(const char *text, enum log_level *level) MUST_CHECK;
 /* Lines that could not be written so far (metrics: logger.missed_log_count). */
 u64 log_missed(void);
 
+/* Not from a signal handler. A line is at most 4096 bytes (PIPE_BUF: whole or not at all). */
 void log_write(enum log_level level, const char *file, int line, const char *fmt, ...) PRINTF(4, 5);
 
 #define log_error(...) log_write(LOG_ERROR, __FILE__, __LINE__, __VA_ARGS__)
@@ -58,11 +68,11 @@ struct log_limit {
 };
 bool log_limit_pass(struct log_limit *limit);
 
-#define log_guest(...)                                   \
-	do {                                             \
-		static struct log_limit limit_;          \
-		if (log_limit_pass(&limit_))             \
-			log_warn(__VA_ARGS__);           \
+#define log_guest(...)                                                                             \
+	do {                                                                                       \
+		static struct log_limit limit_;                                                    \
+		if (log_limit_pass(&limit_))                                                       \
+			log_warn(__VA_ARGS__);                                                     \
 	} while (0)
 
 #endif
