@@ -20,15 +20,22 @@
 #define CHAIN_IOV_MAX (256 + 2)
 
 struct chain {
-	u16 head;	      /* descriptor index: the guest's name for this request */
-	u16 n_iov;	      /* segments in iov[] */
-	u16 n_read;	      /* the first n_read of them are for reading */
-	u16 read_at, write_at; /* current segment of each cursor (absolute index in iov[]) */
+	u16 head;		 /* descriptor index: the guest's name for this request */
+	u16 n_iov;		 /* segments in iov[] */
+	u16 n_read;		 /* the first n_read of them are for reading */
+	u16 read_at, write_at;	 /* current segment of each cursor (absolute index in iov[]) */
 	u32 read_off, write_off; /* offset in that segment */
-	u32 written;	      /* bytes the write cursor has passed: the used length */
+	u32 written;		 /* bytes the write cursor has passed: the used length */
 	u32 read_left, write_left;
 	struct iovec iov[CHAIN_IOV_MAX];
 };
+
+/*
+ * For vq.c, and for tests that play its part: an empty chain, and one more segment of it. Readable
+ * segments come first, none is empty. False: no more segments, or more than 2^32 - 1 bytes in all.
+ */
+void chain_init(struct chain *chain, u16 head);
+bool chain_add(struct chain *chain, void *host, u32 len, bool writable) MUST_CHECK;
 
 /* Copies out the next `len` readable bytes. False, with nothing consumed, if there are fewer. */
 bool chain_read(struct chain *chain, void *to, u32 len) MUST_CHECK;
@@ -48,8 +55,11 @@ bool chain_skip_write(struct chain *chain, u32 len) MUST_CHECK;
 int chain_read_iov(const struct chain *chain, u32 len, struct iovec *iov, int max) MUST_CHECK;
 int chain_write_iov(const struct chain *chain, u32 len, struct iovec *iov, int max) MUST_CHECK;
 
-/* Writes one byte at the very last writable position (virtio-blk's status), wherever the cursor
- * is; counts as written up to there. False if there is no writable byte. */
+/*
+ * Writes one byte at the very last writable position (virtio-blk's status), wherever the cursor is,
+ * and moves the cursor behind it: the used length is then the whole writable part. False, with
+ * nothing changed, if there is no writable byte.
+ */
 bool chain_write_last(struct chain *chain, u8 byte) MUST_CHECK;
 
 #endif
