@@ -1,5 +1,5 @@
 /*
- * mmio: the virtio-mmio transport, version 2 (virtio 1.2, section 4.2). The only file that knows it.
+ * mmio: the virtio-mmio transport, version 2 (virtio 1.2, 4.2). The only file that knows it.
  *
  * One window of MMIO_WINDOW bytes per device. Guest accesses arrive through the bus under the
  * machine lock, except InterruptStatus and InterruptACK, which are one atomic word and are mapped

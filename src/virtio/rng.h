@@ -2,6 +2,7 @@
  * rng: virtio entropy source (virtio 1.2, section 5.4), fed by getrandom(2).
  *
  * At most 64 KiB per request; a longer buffer is filled to there, which the specification allows.
+ * After 128 KiB the loop turns to the other devices before it comes back.
  * Loop thread or a dispatcher under the machine lock.
  */
 #ifndef RNG_H
@@ -11,7 +12,8 @@
 
 struct rng;
 
-int rng_create(struct rng **rng, const struct mem *mem, struct loop *loop, struct err *err) MUST_CHECK;
+int rng_create(struct rng **rng, const struct mem *mem, struct loop *loop,
+	       struct err *err) MUST_CHECK;
 void rng_destroy(struct rng *rng);
 struct device *rng_device(struct rng *rng);
 
