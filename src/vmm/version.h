@@ -10,4 +10,7 @@
 #define VERSION_API	 "1.16.0"
 #define VERSION_APP_NAME "Firecracker"
 
+/* Our own. */
+#define VERSION_MAYFLY "0.1.0"
+
 #endif
