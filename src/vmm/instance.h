@@ -1,0 +1,61 @@
+/*
+ * instance: the process's one microVM, before and after it exists: its id, its configuration, and
+ * the machine made from it.
+ *
+ * The verbs here are what both the API and the command line can ask for; each checks the phase,
+ * does it, and leaves everything as it was when it fails. Error lines carry the subsystem's prefix
+ * ("Start microvm error: ...") and reach clients unchanged. Loop thread only, and main() before the
+ * loop runs.
+ */
+#ifndef INSTANCE_H
+#define INSTANCE_H
+
+#include "base.h"
+#include "config.h"
+#include "err.h"
+#include "loop.h"
+#include "vm.h"
+
+enum instance_state { INSTANCE_NOT_STARTED, INSTANCE_RUNNING, INSTANCE_PAUSED, INSTANCE_STATES };
+
+/* Read by anybody on the loop thread; changed only by instance.c and config_put_*(). */
+struct instance {
+	char id[CONFIG_ID_MAX + 1];
+	struct config config;
+	struct vm *vm; /* NULL until started */
+	struct loop *loop;
+	struct vm_callbacks callbacks;
+};
+
+/* `id` is valid (instance_id_check). `callbacks` are handed to the machine when it is made. */
+int instance_create(struct instance **inst, const char *id, struct loop *loop,
+		    const struct vm_callbacks *callbacks, struct err *err) MUST_CHECK;
+
+/* Ends the machine, closes the configuration's files; accepts NULL. */
+void instance_destroy(struct instance *inst);
+
+/* 1 to 64 characters, ASCII letters, digits, `-`; the error line is the contract's. */
+int instance_id_check(const char *id, struct err *err) MUST_CHECK;
+
+enum instance_state instance_state(const struct instance *inst);
+const char *instance_state_name(enum instance_state state); /* "Not started", "Running", "Paused" */
+
+/*
+ * Applies a configuration file (contract 1.6; also its `logger` section). The line names the file,
+ * the field and the reason. On error the configuration may be half applied: give up.
+ */
+int instance_load_config_file(struct instance *inst, const char *path, struct err *err) MUST_CHECK;
+
+/* Makes the machine and lets it run. On error the process lives on and it can be tried again. */
+int instance_start(struct instance *inst, struct err *err) MUST_CHECK;
+
+/* Need a started machine (-EPERM otherwise); pause and resume are idempotent. */
+int instance_pause(struct instance *inst, struct err *err) MUST_CHECK;
+int instance_resume(struct instance *inst, struct err *err) MUST_CHECK;
+int instance_ctrl_alt_del(struct instance *inst, struct err *err) MUST_CHECK;
+
+/* PATCH /drives/{id}: another backing file and/or another limit. */
+int instance_patch_drive(struct instance *inst, const struct drive_patch *patch,
+			 struct err *err) MUST_CHECK;
+
+#endif
