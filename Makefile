@@ -93,4 +93,112 @@ $(B)/unit/test_%: tests/unit/test_%.c $(B)/asan/libmayfly.a
 	$(say) TEST $@
 	$(Q)mkdir -p $(@D) && $(CC) $(BASE_FLAGS) $(ASAN) -o $@ $< $(B)/asan/libmayfly.a $(LIBS) -lcmocka
 
+# ---- the two commands ----------------------------------------------------------------------------
+
+IMG := $(B)/images
+
+.PHONY: demo
+demo: deps-demo all images
+	$(Q)tests/testbed/testbed.sh exec -- examples/demo.sh $(abspath $(B)/mayfly) $(abspath $(IMG))
+
+.PHONY: images
+images:
+	$(Q)images/initramfs/build.sh $(abspath $(IMG))
+
+# The tuned guest kernel: a quarter of an hour of processor time, once; then it is cached.
+.PHONY: kernel
+kernel: deps
+	$(Q)images/kernel/build.sh smp $(abspath $(IMG))
+	$(Q)images/kernel/build.sh up $(abspath $(IMG))
+
+# ---- packages ------------------------------------------------------------------------------------
+
+DEPS_BUILD  := gcc make libc6-dev linux-libc-dev libjsmn-dev liburing-dev node-llhttp
+DEPS_DEMO   := qemu-system-x86 busybox-static cpio kmod curl
+DEPS_CHECK  := python3 libcmocka-dev acpica-tools e2fsprogs xz-utils binutils \
+	       linux-source-6.12 flex bison bc libelf-dev libssl-dev
+DEPS_TOOLS  := clang clang-tidy clang-format libclang-rt-14-dev
+
+# Installs what is missing; says how, where it may not.
+define install_deps
+	$(Q)missing=""; for p in $(1); do \
+		dpkg-query -W -f '$${db:Status-Status}' $$p 2>/dev/null | grep -q '^installed$$' || missing="$$missing $$p"; \
+	done; \
+	[ -z "$$missing" ] && exit 0; \
+	if [ "$$(id -u)" != 0 ]; then \
+		echo "please run: sudo apt-get update && sudo apt-get install -y --no-install-recommends$$missing"; exit 1; \
+	fi; \
+	echo "  DEPS   $$missing"; \
+	export DEBIAN_FRONTEND=noninteractive; \
+	apt-get -qq update && apt-get -qq install -y --no-install-recommends $$missing >/dev/null
+endef
+
+.PHONY: deps deps-demo deps-check
+deps:
+	$(call install_deps,$(DEPS_BUILD) $(DEPS_DEMO) $(DEPS_CHECK) $(DEPS_TOOLS))
+deps-demo:
+	$(call install_deps,$(DEPS_BUILD) $(DEPS_DEMO))
+deps-check:
+	$(call install_deps,$(DEPS_BUILD) $(DEPS_DEMO) $(DEPS_CHECK))
+
+# ---- fuzzing -------------------------------------------------------------------------------------
+
+FUZZ_SECONDS ?= 3600
+
+$(B)/fuzz/libmayfly.a: $(FUZZ_OBJ)
+	$(Q)rm -f $@ && ar rcs $@ $^
+
+$(B)/fuzz/fuzz_%: tests/fuzz/fuzz_%.c $(B)/fuzz/libmayfly.a
+	$(say) FUZZ $@
+	$(Q)$(CLANG) $(STD) $(SAFE) $(VENDOR_INC) -I. -O1 -g -fsanitize=fuzzer,address,undefined -o $@ $< \
+		$(B)/fuzz/libmayfly.a $(LIBS)
+
+# Each harness for FUZZ_SECONDS, from the corpus in the tree; what it finds lands in $(B)/fuzz.
+.PHONY: fuzz
+fuzz: $(FUZZ:%=$(B)/fuzz/fuzz_%)
+	$(Q)for f in $(FUZZ); do \
+		mkdir -p $(B)/fuzz/corpus/$$f; \
+		$(B)/fuzz/fuzz_$$f -max_total_time=$(FUZZ_SECONDS) -artifact_prefix=$(B)/fuzz/crash-$$f- \
+			$(B)/fuzz/corpus/$$f tests/fuzz/corpus/$$f || exit 1; \
+	done
+
+# ---- reading -------------------------------------------------------------------------------------
+
+OURS := $(LIB_SRC) $(MAIN) $(wildcard src/*/*.h api/*.h)
+
+.PHONY: tidy layers format asan
+tidy:
+	$(Q)printf '%s\n' $(LIB_SRC) $(MAIN) | xargs -P $$(nproc) -n 4 sh -c \
+		'clang-tidy --quiet "$$@" -- $(STD) $(VENDOR_INC) -I. 2>/dev/null' tidy
+layers:
+	$(Q)awk -f tests/layers.awk $(OURS)
+format:
+	$(Q)clang-format -i $(OURS)
+
+asan: $(B)/mayfly-asan
+$(B)/mayfly-asan: $(MAIN) $(B)/asan/libmayfly.a
+	$(say) LINK $@
+	$(Q)$(CC) $(BASE_FLAGS) $(ASAN) -o $@ $^ $(LIBS)
+
+# ---- the rest ------------------------------------------------------------------------------------
+
+.PHONY: install clean help
+install: all
+	install -D -m 755 $(B)/mayfly $(DESTDIR)$(PREFIX)/bin/mayfly
+
+clean:
+	$(Q)rm -rf $(B)
+
+help:
+	@echo "make             build/mayfly: one static binary"
+	@echo "make demo        boot a Linux microVM through the API and watch it"
+	@echo "make check       all tests: check-unit, check-machine, check-linux"
+	@echo "make bench       measurements against peers, results in build/bench/"
+	@echo "make kernel      the tuned guest kernels"
+	@echo "make asan        build/mayfly-asan: the monitor with sanitizers"
+	@echo "make fuzz        every fuzzer for FUZZ_SECONDS (3600)"
+	@echo "make tidy        static analysis      make layers  who may include whom"
+	@echo "make format      clang-format         make deps    install Debian packages"
+	@echo "make install     to PREFIX ($(PREFIX))   make clean   V=1 shows commands"
+
 -include $(shell find $(B) -name '*.d' 2>/dev/null)
