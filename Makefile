@@ -17,7 +17,7 @@ endif
 
 # ---- what there is -----------------------------------------------------------------------------
 
-SRC_VMM    := options signals err log json json_scan json_table config instance mem loop bus kvm cpuid vcpu ioapic serial console i8042 platform vm
+SRC_VMM    := options signals err log json json_scan json_table schema config instance instance_file mem loop bus kvm cpuid vcpu ioapic serial console i8042 platform vm
 SRC_VIRTIO := chain vq device mmio disk blk rng
 SRC_BOOT   := boot elf bzimage params acpi mptable
 SRC_API    := http server routes

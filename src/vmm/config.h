@@ -1,9 +1,10 @@
 /*
- * config: the plain data a machine is made from. Nothing here runs.
+ * config: the plain data a machine is made from, and the rules it must obey. Nothing here runs.
  *
- * Filled by the API or the configuration file, field by field, through tables (config.c) that name
- * each field once for reading and for printing. Complete and valid after every call: a request that
- * fails leaves it as it was. The loop thread only.
+ * A request is one of these structs too, filled by its JSON table (schema.h); config_put_*() checks
+ * it against the rest, opens what it names, and only then stores it. Complete and valid after every
+ * call: a request that fails leaves it as it was. Error lines are the contract's. The loop thread
+ * only.
  *
  * The configuration owns the file descriptors in it (kernel, initrd, drives); the machine borrows
  * them and lives shorter.
@@ -19,9 +20,20 @@
 #include "log.h"
 #include "mem.h"
 
-#define CONFIG_VCPUS_MAX 32
+#define CONFIG_VCPUS_MAX  32
 #define CONFIG_DRIVES_MAX LAYOUT_DEVICES_MAX
-#define CONFIG_ID_MAX	 64
+#define CONFIG_ID_MAX	  64
+
+/* Deprecated names of feature sets: kept and shown again, not applied. */
+enum config_template {
+	CONFIG_TEMPLATE_NONE,
+	CONFIG_TEMPLATE_C3,
+	CONFIG_TEMPLATE_T2,
+	CONFIG_TEMPLATE_T2S,
+	CONFIG_TEMPLATE_T2CL,
+	CONFIG_TEMPLATE_T2A,
+	CONFIG_TEMPLATE_V1N1,
+};
 
 struct machine_config {
 	u32 vcpu_count;
@@ -29,11 +41,24 @@ struct machine_config {
 	bool smt;
 	bool track_dirty_pages;
 	enum mem_pages huge_pages;
-	char cpu_template[16]; /* as given; empty: none */
+	enum config_template cpu_template;
+	bool template_given; /* of a request: it spelled the deprecated field; else: there is one */
 };
 
 struct drive_config {
 	struct blk_config blk;
+	struct limit_config limit;
+	bool path_given;
+	bool read_only_given, engine_given; /* of a request; true once stored */
+	bool socket_given;
+	char socket[108]; /* vhost-user, refused so far */
+};
+
+/* A change to a drive of a running machine. */
+struct drive_patch {
+	char id[DEVICE_ID_MAX + 1];
+	char path[BLK_PATH_MAX];
+	bool path_given;
 	struct limit_config limit;
 };
 
@@ -51,7 +76,8 @@ struct entropy_config {
 struct config {
 	struct machine_config machine;
 	struct boot_config boot;
-	struct drive_config drives[CONFIG_DRIVES_MAX]; /* root first, else in order of configuration */
+	struct drive_config
+		drives[CONFIG_DRIVES_MAX]; /* root first, else in order of configuration */
 	unsigned n_drives;
 	struct entropy_config entropy;
 	struct serial_config serial;
@@ -64,5 +90,28 @@ void config_init(struct config *cfg);
 
 /* Closes every fd it owns. */
 void config_destroy(struct config *cfg);
+
+/* What a PUT /machine-config starts from: defaults, but an earlier template stays. */
+void config_machine_defaults(const struct config *cfg, struct machine_config *machine);
+
+/* Each stores a copy of its request; the fds in the request are ignored, the paths are opened. */
+int config_put_machine(struct config *cfg, const struct machine_config *req,
+		       struct err *err) MUST_CHECK;
+int config_put_boot(struct config *cfg, const struct boot_config *req, struct err *err) MUST_CHECK;
+int config_put_drive(struct config *cfg, const struct drive_config *req,
+		     struct err *err) MUST_CHECK;
+int config_put_entropy(struct config *cfg, const struct entropy_config *req,
+		       struct err *err) MUST_CHECK;
+int config_put_serial(struct config *cfg, const struct serial_config *req,
+		      struct err *err) MUST_CHECK;
+
+/* NULL if there is none. */
+struct drive_config *config_find_drive(struct config *cfg, const char *id);
+
+/* Forgets buckets that do not limit, as they are shown and enforced; logs what is not enforced. */
+void config_accept_limit(struct limit_config *limit, const char *what);
+
+/* Letters, digits, `_`, at least one; the line is the contract's. */
+int config_check_id(const char *id, struct err *err) MUST_CHECK;
 
 #endif

@@ -1,0 +1,237 @@
+/*
+ * instance: see instance.h.
+ *
+ * Invariant: `vm` is NULL or a whole machine. Configuration functions run only before, the verbs
+ * below only after; both sides are checked where they are entered (routes.c) and here.
+ */
+#include "instance.h"
+
+#include "../virtio/disk.h"
+#include "log.h"
+
+#include <ctype.h>
+#include <stdlib.h>
+
+int instance_id_check(const char *id, struct err *err)
+{
+	size_t len = strlen(id);
+
+	if (len < 1 || len > CONFIG_ID_MAX)
+		return fail(err, -EINVAL,
+			    "Invalid instance ID: Invalid len (%zu);  the length must be between 1 "
+			    "and %d",
+			    len, CONFIG_ID_MAX);
+	for (size_t i = 0; i < len; i++)
+		if (!isalnum((unsigned char)id[i]) && id[i] != '-')
+			return fail(err, -EINVAL,
+				    "Invalid instance ID: Invalid char (%c) at position %zu", id[i],
+				    i);
+	return 0;
+}
+
+int instance_create(struct instance **out, const char *id, struct loop *loop,
+		    const struct vm_callbacks *callbacks, struct err *err)
+{
+	/* Mostly room for drives: zero pages until they are configured. */
+	struct instance *inst = calloc(1, sizeof *inst);
+
+	*out = NULL;
+	if (!inst)
+		return fail(err, -ENOMEM, "no memory for the configuration");
+	assert(strlen(id) <= CONFIG_ID_MAX);
+	strcpy(inst->id, id);
+	config_init(&inst->config);
+	inst->loop = loop;
+	inst->callbacks = *callbacks;
+	*out = inst;
+	return 0;
+}
+
+void instance_destroy(struct instance *inst)
+{
+	if (!inst)
+		return;
+	if (inst->vm)
+		vm_destroy(inst->vm);
+	config_destroy(&inst->config);
+	free(inst);
+}
+
+enum instance_state instance_state(const struct instance *inst)
+{
+	if (!inst->vm)
+		return INSTANCE_NOT_STARTED;
+	return vm_is_paused(inst->vm) ? INSTANCE_PAUSED : INSTANCE_RUNNING;
+}
+
+const char *instance_state_name(enum instance_state state)
+{
+	static const char *const name[] = {
+		[INSTANCE_NOT_STARTED] = "Not started",
+		[INSTANCE_RUNNING] = "Running",
+		[INSTANCE_PAUSED] = "Paused",
+	};
+
+	static_assert(ARRAY_SIZE(name) == INSTANCE_STATES, "a name for each");
+	return name[state];
+}
+
+/* ---- verbs ------------------------------------------------------------------------------------
+ */
+
+static int need_vm(const struct instance *inst, struct err *err)
+{
+	if (inst->vm)
+		return 0;
+	return fail(err, -EPERM,
+		    "The requested operation is not supported before starting the microVM.");
+}
+
+static void log_duration(const char *action, u64 since_ns)
+{
+	log_info("'%s' VMM action took %llu us.", action,
+		 (unsigned long long)((loop_now_ns() - since_ns) / 1000));
+}
+
+static int build_and_run(struct instance *inst, struct vm **vm, struct err *err)
+{
+	int r;
+
+	log_debug("event_start: build microvm for boot");
+	r = vm_create(vm, &inst->config, inst->loop, &inst->callbacks, err);
+	if (r < 0)
+		return r;
+	log_debug("event_end: build microvm for boot");
+	log_debug("event_start: boot microvm");
+	r = vm_resume(*vm, err);
+	log_debug("event_end: boot microvm");
+	return r;
+}
+
+int instance_start(struct instance *inst, struct err *err)
+{
+	struct vm *vm = NULL;
+	int r;
+
+	if (inst->vm)
+		return fail(err, -EPERM,
+			    "The requested operation is not supported after starting the microVM.");
+	if (inst->config.boot.kernel_fd < 0)
+		return fail(
+			err, -ENOENT,
+			"Start microvm error: Cannot start microvm without kernel configuration.");
+	r = build_and_run(inst, &vm, err);
+	if (r < 0) {
+		if (vm)
+			vm_destroy(vm);
+		return fail_prefix(err, r, "Start microvm error: ");
+	}
+	inst->vm = vm;
+	return 0;
+}
+
+int instance_pause(struct instance *inst, struct err *err)
+{
+	u64 begin = loop_now_ns();
+	int r = need_vm(inst, err);
+
+	if (r < 0)
+		return r;
+	r = vm_pause(inst->vm, err);
+	if (r < 0)
+		return fail_prefix(err, r, "Internal VMM error: ");
+	log_duration("pause vm", begin);
+	return 0;
+}
+
+int instance_resume(struct instance *inst, struct err *err)
+{
+	u64 begin = loop_now_ns();
+	int r = need_vm(inst, err);
+
+	if (r < 0)
+		return r;
+	r = vm_resume(inst->vm, err);
+	if (r < 0)
+		return fail_prefix(err, r, "Internal VMM error: ");
+	log_duration("resume vm", begin);
+	return 0;
+}
+
+int instance_ctrl_alt_del(struct instance *inst, struct err *err)
+{
+	int r = need_vm(inst, err);
+
+	if (r < 0)
+		return r;
+	r = vm_ctrl_alt_del(inst->vm, err);
+	return r < 0 ? fail_prefix(err, r, "Internal VMM error: ") : 0;
+}
+
+/* ---- drives of a running machine --------------------------------------------------------------
+ */
+
+/* The contract's sentence round a reason. Returns `r`. */
+static int cannot_patch(struct err *err, int r)
+{
+	struct err reason = *err;
+
+	return fail(
+		err, r,
+		"Drive config error: Unable to patch the block device: %.700s Please verify the "
+		"request arguments.",
+		reason.msg);
+}
+
+static int change_backing(struct instance *inst, struct drive_config *drive, const char *path,
+			  struct err *err)
+{
+	CLEANUP_FD int fd = disk_open(path, drive->blk.read_only, err);
+	int r;
+
+	if (fd < 0)
+		return fail_prefix(err, fd,
+				   "Virtio backend error: Error manipulating the backing file: ");
+	r = vm_swap_drive(inst->vm, drive->blk.id, fd, err);
+	if (r < 0)
+		return fail_prefix(err, r, "Virtio backend error: ");
+	close(drive->blk.fd);
+	drive->blk.fd = steal_fd(&fd);
+	strcpy(drive->blk.path, path);
+	return 0;
+}
+
+/* A bucket that is absent stays; one that does not limit takes the limit away. */
+static void change_limit(struct limit_config *limit, const struct limit_config *patch,
+			 const char *id)
+{
+	if (patch->bandwidth.given)
+		limit->bandwidth = patch->bandwidth;
+	if (patch->ops.given)
+		limit->ops = patch->ops;
+	config_accept_limit(limit, id);
+}
+
+int instance_patch_drive(struct instance *inst, const struct drive_patch *patch, struct err *err)
+{
+	struct drive_config *drive;
+	int r = need_vm(inst, err);
+
+	if (r < 0)
+		return r;
+	drive = config_find_drive(&inst->config, patch->id);
+	if (!drive)
+		return cannot_patch(err, fail(err, -ENOENT, "Device not found"));
+	if (!patch->path_given && !patch->limit.given)
+		return fail(err, -EINVAL,
+			    "Drive config error: Unable to patch the block device: Running method "
+			    "expected different backend. Please verify the request arguments.");
+	if (patch->path_given) {
+		r = change_backing(inst, drive, patch->path, err);
+		if (r < 0)
+			return cannot_patch(err, r);
+	}
+	if (patch->limit.given)
+		change_limit(&drive->limit, &patch->limit, drive->blk.id);
+	return 0;
+}
