@@ -258,5 +258,6 @@ int loop_run(struct loop *loop)
 		loop->n_batch = MAX(n, 0);
 		dispatch(loop);
 	}
+	loop->stopped = false;
 	return loop->code;
 }

@@ -1,0 +1,145 @@
+/* mem: a guest address becomes a host pointer only if every byte of the question is RAM. */
+#include "test.h"
+
+#include "src/vmm/mem.h"
+
+#include <sys/mman.h>
+#include <sys/sysinfo.h>
+
+static struct mem small(u64 size, enum mem_backing backing)
+{
+	struct mem mem;
+	struct err err;
+
+	assert_int_equal(mem_create(&mem, size, backing, MEM_PAGES_4K, &err), 0);
+	return mem;
+}
+
+static void small_ram_is_one_region(void **state)
+{
+	struct mem mem = small(MIB(1), MEM_ANON);
+
+	(void)state;
+	assert_int_equal(mem.n_regions, 1);
+	assert_int_equal(mem_low_end(&mem), MIB(1));
+	assert_ptr_equal(mem_at(&mem, 0, MIB(1)), mem.region[0].host);
+	mem_destroy(&mem);
+}
+
+static void the_last_byte_is_reachable_and_the_next_is_not(void **state)
+{
+	struct mem mem = small(MIB(1), MEM_ANON);
+
+	(void)state;
+	assert_non_null(mem_at(&mem, MIB(1) - 1, 1));
+	assert_null(mem_at(&mem, MIB(1) - 1, 2));
+	assert_null(mem_at(&mem, MIB(1), 1));
+	mem_destroy(&mem);
+}
+
+static void no_length_wraps_into_ram(void **state)
+{
+	struct mem mem = small(MIB(1), MEM_ANON);
+
+	(void)state;
+	assert_null(mem_at(&mem, 4096, UINT64_MAX));
+	assert_null(mem_at(&mem, UINT64_MAX, 1));
+	assert_null(mem_at(&mem, UINT64_MAX - 3, 8));
+	assert_null(mem_at(&mem, 0, 0));
+	mem_destroy(&mem);
+}
+
+static void large_ram_goes_on_above_the_hole(void **state)
+{
+	struct mem mem = small(GIB(3) + MIB(1), MEM_ANON);
+	u64 len = MIB(2);
+	u8 *above;
+
+	(void)state;
+	assert_int_equal(mem.n_regions, 2);
+	above = mem_at(&mem, MEM_HOLE_END, MIB(1));
+	assert_ptr_equal(above, mem.region[1].host);
+	assert_null(mem_at(&mem, MEM_HOLE_START, 1));
+	assert_null(mem_at(&mem, MEM_HOLE_END - 1, 2));
+	assert_null(mem_at(&mem, MEM_HOLE_START - 1, 2));
+	assert_ptr_equal(mem_span(&mem, MEM_HOLE_END + KIB(4), &len), above + KIB(4));
+	assert_int_equal(len, MIB(1) - KIB(4));
+	mem_destroy(&mem);
+}
+
+static void a_span_outside_is_empty(void **state)
+{
+	struct mem mem = small(MIB(1), MEM_ANON);
+	u64 len = 16;
+
+	(void)state;
+	assert_null(mem_span(&mem, MIB(1), &len));
+	assert_int_equal(len, 0);
+	mem_destroy(&mem);
+}
+
+static void a_memfd_holds_what_the_guest_writes(void **state)
+{
+	struct mem mem = small(MIB(1), MEM_MEMFD);
+	char byte = 0;
+
+	(void)state;
+	*(char *)mem_at(&mem, 4097, 1) = 'm';
+	assert_int_equal(pread(mem.region[0].fd, &byte, 1, 4097), 1);
+	assert_int_equal(byte, 'm');
+	mem_destroy(&mem);
+}
+
+static void transparent_huge_pages_are_aligned(void **state)
+{
+	struct mem mem;
+	struct err err;
+
+	(void)state;
+	assert_int_equal(mem_create(&mem, MIB(4), MEM_ANON, MEM_PAGES_TRANSPARENT, &err), 0);
+	assert_int_equal((uintptr_t)mem.region[0].host % MIB(2), 0);
+	mem_destroy(&mem);
+}
+
+static void more_than_the_host_has_is_refused_by_name(void **state)
+{
+	struct sysinfo host;
+	struct mem mem;
+	struct err err;
+	u64 all;
+
+	(void)state;
+	sysinfo(&host);
+	all = ((u64)host.totalram + host.totalswap) * host.mem_unit;
+	assert_int_equal(mem_create(&mem, ALIGN_UP(all, 4096) + MIB(1), MEM_ANON, MEM_PAGES_4K, &err),
+			 -ENOMEM);
+	assert_string_equal(err.msg, "Invalid Memory Configuration: Cannot create mmap region: "
+				     "Cannot allocate memory (os error 12)");
+	mem_destroy(&mem);
+}
+
+static void destroy_accepts_nothing(void **state)
+{
+	struct mem mem = { 0 };
+
+	(void)state;
+	mem_destroy(&mem);
+	mem_destroy(&mem);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(small_ram_is_one_region),
+		cmocka_unit_test(the_last_byte_is_reachable_and_the_next_is_not),
+		cmocka_unit_test(no_length_wraps_into_ram),
+		cmocka_unit_test(large_ram_goes_on_above_the_hole),
+		cmocka_unit_test(a_span_outside_is_empty),
+		cmocka_unit_test(a_memfd_holds_what_the_guest_writes),
+		cmocka_unit_test(transparent_huge_pages_are_aligned),
+		cmocka_unit_test(more_than_the_host_has_is_refused_by_name),
+		cmocka_unit_test(destroy_accepts_nothing),
+	};
+
+	return cmocka_run_group_tests_name("mem", tests, NULL, NULL);
+}
