@@ -19,7 +19,7 @@ endif
 
 SRC_VMM    := options signals err log json json_scan json_table schema config instance instance_file mem loop bus kvm cpuid vcpu ioapic serial console i8042 platform vm
 SRC_VIRTIO := chain vq device mmio disk blk rng
-SRC_BOOT   := boot elf bzimage params acpi mptable
+SRC_BOOT   := boot image elf bzimage cmdline params aml acpi mptable
 SRC_API    := http server routes
 MAIN       := src/vmm/main.c
 
@@ -29,10 +29,10 @@ LLHTTP_DIR ?= /usr/share/llhttp
 LLHTTP_INC ?= /usr/share/include/llhttp
 LLHTTP  := llhttp http api
 
-UNIT := err log json config mem loop bus serial i8042 ioapic chain vq device mmio disk blk rng elf bzimage boot \
+UNIT := err log json config mem loop bus serial i8042 ioapic chain vq device mmio disk blk rng elf bzimage boot cmdline \
 	acpi mptable http
 FUZZ := http json blk rng mmio kernel
-GUESTS := 
+GUESTS := console boot boot-pvh holes smp ends irq keyboard regs rng blk hostile
 
 # ---- how it is built ---------------------------------------------------------------------------
 
@@ -92,6 +92,28 @@ $(B)/asan/libmayfly.a: $(ASAN_OBJ)
 $(B)/unit/test_%: tests/unit/test_%.c $(B)/asan/libmayfly.a
 	$(say) TEST $@
 	$(Q)mkdir -p $(@D) && $(CC) $(BASE_FLAGS) $(ASAN) -o $@ $< $(B)/asan/libmayfly.a $(LIBS) -lcmocka
+
+# ---- test guests: flat 64-bit programs at 1 MiB ---------------------------------------------------
+
+# Plain integer code, no library: hosts that interpret the guest know few instructions.
+GUEST_FLAGS := -std=gnu11 -Wall -Wextra -Werror -O1 -g -ffreestanding -nostdlib -static -no-pie -fno-pic \
+	-mno-red-zone -mgeneral-regs-only -mcmodel=small -fno-stack-protector -fcf-protection=none \
+	-fno-asynchronous-unwind-tables -fno-strict-aliasing
+GUEST_LINK := -Wl,-T,tests/guest/guest.ld -Wl,--build-id=none -Wl,-z,noexecstack -Wl,-z,max-page-size=4096
+GUEST_BASE := tests/guest/start.S tests/guest/guest.c
+GUEST_DEPS := $(GUEST_BASE) tests/guest/guest.h tests/guest/guest.ld src/boot/layout.h
+
+.PHONY: guests
+guests: $(GUESTS:%=$(B)/guest/%.elf)
+
+$(B)/guest/%.elf: tests/guest/%.c $(GUEST_DEPS)
+	$(say) GUEST $@
+	$(Q)mkdir -p $(@D) && $(CC) $(GUEST_FLAGS) $(GUEST_LINK) -o $@ $(GUEST_BASE) $<
+
+# The same guest, entered through a PVH note.
+$(B)/guest/%-pvh.elf: tests/guest/%.c $(GUEST_DEPS)
+	$(say) GUEST $@
+	$(Q)mkdir -p $(@D) && $(CC) -DPVH $(GUEST_FLAGS) $(GUEST_LINK) -o $@ $(GUEST_BASE) $<
 
 # ---- the two commands ----------------------------------------------------------------------------
 
