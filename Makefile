@@ -115,6 +115,28 @@ $(B)/guest/%-pvh.elf: tests/guest/%.c $(GUEST_DEPS)
 	$(say) GUEST $@
 	$(Q)mkdir -p $(@D) && $(CC) -DPVH $(GUEST_FLAGS) $(GUEST_LINK) -o $@ $(GUEST_BASE) $<
 
+# ---- all tests -----------------------------------------------------------------------------------
+
+UNIT_BUILT := $(patsubst tests/unit/%.c,$(B)/unit/%,$(wildcard tests/unit/test_*.c))
+CHECK := MAYFLY_BUILD=$(abspath $(B)) tests/check.sh
+
+# Every tier runs, whatever became of the one before; the last line adds them up.
+.PHONY: check check-unit check-machine check-linux
+check:
+	$(Q)rm -rf $(B)/check
+	$(Q)for tier in unit machine linux; do \
+		$(MAKE) --no-print-directory check-$$tier || true; \
+	done
+	$(Q)MAYFLY_BUILD=$(abspath $(B)) tests/run.py summary
+
+# K='pattern' chooses tests by name.
+check-unit: $(UNIT_BUILT)
+	$(Q)$(CHECK) unit $(K)
+check-machine: all guests
+	$(Q)$(CHECK) machine $(K)
+check-linux: all guests images
+	$(Q)$(CHECK) linux $(K)
+
 # ---- the two commands ----------------------------------------------------------------------------
 
 IMG := $(B)/images

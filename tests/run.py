@@ -271,7 +271,8 @@ def closing_line(counts: dict[str, int]) -> str:
 
 
 def write_result(tier: str, results: list[Result]) -> None:
-    directory = Path(os.environ.get("MAYFLY_CHECK", mayfly.BUILD / "check"))
+    # What is written elsewhere in the testbed is gone with it.
+    directory = Path(os.environ.get("MAYFLY_OUT", mayfly.BUILD)) / "check"
     directory.mkdir(parents=True, exist_ok=True)
     content = {"tier": tier, "counts": count(results), "tests": [asdict(r) for r in results]}
     new = directory / f"{tier}.json.new"
