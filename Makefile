@@ -20,7 +20,7 @@ endif
 SRC_VMM    := options signals err log json json_scan json_table schema config instance instance_file mem loop bus kvm cpuid vcpu ioapic serial console i8042 platform vm
 SRC_VIRTIO := chain vq device mmio disk blk rng
 SRC_BOOT   := boot image elf bzimage cmdline params aml acpi mptable
-SRC_API    := http server routes
+SRC_API    := http listen conn server routes handlers
 MAIN       := src/vmm/main.c
 
 LIB_SRC := $(SRC_VMM:%=src/vmm/%.c) $(SRC_VIRTIO:%=src/virtio/%.c) $(SRC_BOOT:%=src/boot/%.c) \
@@ -45,7 +45,7 @@ HARD := -fPIE -fvisibility=hidden -fno-plt -fstack-protector-strong -fstack-clas
 CFLAGS  ?= -O2 -g
 LDHARD  := -static-pie -Wl,-z,relro,-z,now,-z,noexecstack,-z,separate-code,--gc-sections
 LIBS    := -luring -pthread
-VENDOR_INC := -isystem $(LLHTTP_INC)
+VENDOR_INC := -isystem $(LLHTTP_INC) -DLLHTTP_STRICT_MODE=1
 ASAN    := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined \
 	   -fno-omit-frame-pointer
 
@@ -78,11 +78,11 @@ $(B)/fuzz/%.o: %.c
 # Debian ships llhttp as source; its warnings are not ours.
 $(B)/obj/llhttp/%.o: $(LLHTTP_DIR)/%.c
 	$(say) CC $<
-	$(Q)mkdir -p $(@D) && $(CC) $(STD) $(HARD) $(CFLAGS) -w -I$(LLHTTP_INC) -ffunction-sections -c -o $@ $<
+	$(Q)mkdir -p $(@D) && $(CC) $(STD) $(HARD) $(CFLAGS) -w $(VENDOR_INC) -ffunction-sections -c -o $@ $<
 $(B)/asan/llhttp/%.o: $(LLHTTP_DIR)/%.c
-	$(Q)mkdir -p $(@D) && $(CC) $(STD) $(ASAN) -w -I$(LLHTTP_INC) -c -o $@ $<
+	$(Q)mkdir -p $(@D) && $(CC) $(STD) $(ASAN) -w $(VENDOR_INC) -c -o $@ $<
 $(B)/fuzz/llhttp/%.o: $(LLHTTP_DIR)/%.c
-	$(Q)mkdir -p $(@D) && $(CLANG) $(STD) -O1 -g -fsanitize=fuzzer-no-link,address -w -I$(LLHTTP_INC) -c -o $@ $<
+	$(Q)mkdir -p $(@D) && $(CLANG) $(STD) -O1 -g -fsanitize=fuzzer-no-link,address -w $(VENDOR_INC) -c -o $@ $<
 
 # ---- unit tests: no KVM, ASan + UBSan -----------------------------------------------------------
 

@@ -40,8 +40,7 @@ void config_destroy(struct config *cfg)
 	cfg->n_drives = 0;
 }
 
-/* ---- machine ----------------------------------------------------------------------------------
- */
+/* ---- machine ------------------------------------------------------------------------------ */
 
 void config_machine_defaults(const struct config *cfg, struct machine_config *machine)
 {
@@ -76,8 +75,7 @@ int config_put_machine(struct config *cfg, const struct machine_config *req, str
 	return 0;
 }
 
-/* ---- boot source ------------------------------------------------------------------------------
- */
+/* ---- boot source -------------------------------------------------------------------------- */
 
 static int check_args(const char *args, struct err *err)
 {
@@ -102,10 +100,7 @@ int config_put_boot(struct config *cfg, const struct boot_config *req, struct er
 	if (req->initrd_path[0]) {
 		initrd = boot_open(BOOT_INITRD, req->initrd_path, err);
 		if (initrd < 0)
-			return fail_prefix(
-				err, initrd,
-				"Boot source error: The initrd file cannot be opened due to "
-				"invalid path or invalid permissions. ");
+			return fail_prefix(err, initrd, "Boot source error: ");
 	}
 	close_fd(&cfg->boot.kernel_fd);
 	close_fd(&cfg->boot.initrd_fd);
@@ -115,8 +110,7 @@ int config_put_boot(struct config *cfg, const struct boot_config *req, struct er
 	return 0;
 }
 
-/* ---- limits -----------------------------------------------------------------------------------
- */
+/* ---- limits ------------------------------------------------------------------------------- */
 
 static void accept_bucket(struct limit_bucket *bucket)
 {
@@ -133,8 +127,7 @@ void config_accept_limit(struct limit_config *limit, const char *what)
 		log_warn("The rate limit of %s is kept and shown, but not enforced yet.", what);
 }
 
-/* ---- drives -----------------------------------------------------------------------------------
- */
+/* ---- drives ------------------------------------------------------------------------------- */
 
 int config_check_id(const char *id, struct err *err)
 {
@@ -229,8 +222,7 @@ int config_put_drive(struct config *cfg, const struct drive_config *req, struct 
 	return 0;
 }
 
-/* ---- entropy, serial --------------------------------------------------------------------------
- */
+/* ---- entropy, serial ---------------------------------------------------------------------- */
 
 int config_put_entropy(struct config *cfg, const struct entropy_config *req, struct err *err)
 {

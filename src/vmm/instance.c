@@ -76,8 +76,7 @@ const char *instance_state_name(enum instance_state state)
 	return name[state];
 }
 
-/* ---- verbs ------------------------------------------------------------------------------------
- */
+/* ---- verbs -------------------------------------------------------------------------------- */
 
 static int need_vm(const struct instance *inst, struct err *err)
 {
@@ -168,8 +167,7 @@ int instance_ctrl_alt_del(struct instance *inst, struct err *err)
 	return r < 0 ? fail_prefix(err, r, "Internal VMM error: ") : 0;
 }
 
-/* ---- drives of a running machine --------------------------------------------------------------
- */
+/* ---- drives of a running machine ---------------------------------------------------------- */
 
 /* The contract's sentence round a reason. Returns `r`. */
 static int cannot_patch(struct err *err, int r)

@@ -91,8 +91,7 @@ static const struct section sections[] = {
 	{ .key = "mmds-config" },
 };
 
-/* ---- the file ---------------------------------------------------------------------------------
- */
+/* ---- the file ----------------------------------------------------------------------------- */
 
 /* What is kept while a file is read; freed before the machine is made. */
 struct loader {
@@ -148,8 +147,7 @@ static int read_file(struct loader **out, const char *path, struct err *err)
 	return 0;
 }
 
-/* ---- sections ---------------------------------------------------------------------------------
- */
+/* ---- sections ----------------------------------------------------------------------------- */
 
 static bool is_empty(const struct json *doc, int value)
 {

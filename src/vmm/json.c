@@ -11,8 +11,7 @@
 #define JSON_WITH_JSMN_BODY
 #include "json.h"
 
-/* ---- tokens -----------------------------------------------------------------------------------
- */
+/* ---- tokens ------------------------------------------------------------------------------- */
 
 /* The next character of a string that was accepted, as its code point; steps over it. */
 static u32 next_char(const char **p)
@@ -134,8 +133,7 @@ int json_each(const struct json *doc, int container, int *at, int *key)
 	return next;
 }
 
-/* ---- strings ----------------------------------------------------------------------------------
- */
+/* ---- strings ------------------------------------------------------------------------------ */
 
 /* UTF-8 of a code point that came from a valid string. */
 static size_t encode(u32 c, char *out)

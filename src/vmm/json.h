@@ -27,8 +27,7 @@
 #define JSON_DEPTH_MAX	32
 #define JSON_TOKENS_MAX 2048
 
-/* ---- tables -----------------------------------------------------------------------------------
- */
+/* ---- tables ------------------------------------------------------------------------------- */
 
 /* Names of an enum's values. The first name of a value is the one that is printed. */
 struct json_name {
@@ -85,8 +84,7 @@ struct json_object {
 		.name = (table), .n = ARRAY_SIZE(table)                                            \
 	}
 
-/* ---- reading ----------------------------------------------------------------------------------
- */
+/* ---- reading ------------------------------------------------------------------------------ */
 
 struct json {
 	const char *text;
@@ -141,8 +139,7 @@ int json_hex4(const char *p);
 /* Fills the line with "... at line L column C" for the first `offset` bytes. Returns -EINVAL. */
 int json_fail(const char *text, size_t offset, struct err *err, const char *fmt, ...) PRINTF(4, 5);
 
-/* ---- writing ----------------------------------------------------------------------------------
- */
+/* ---- writing ------------------------------------------------------------------------------ */
 
 /* Appends to a buffer of the caller's; once something did not fit, `overflow` stays set. */
 struct json_out {

@@ -10,8 +10,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 
-/* ---- errors -----------------------------------------------------------------------------------
- */
+/* ---- errors ------------------------------------------------------------------------------- */
 
 int json_fail(const char *text, size_t offset, struct err *err, const char *fmt, ...)
 {
@@ -33,8 +32,7 @@ int json_fail(const char *text, size_t offset, struct err *err, const char *fmt,
 	return -EINVAL;
 }
 
-/* ---- scanner ----------------------------------------------------------------------------------
- */
+/* ---- scanner ------------------------------------------------------------------------------ */
 
 struct scan {
 	const char *text;

@@ -23,8 +23,7 @@ static const u64 type_max[JSON_TYPES] = {
 	[JSON_U64] = UINT64_MAX, [JSON_USIZE] = UINT64_MAX,
 };
 
-/* ---- reading ----------------------------------------------------------------------------------
- */
+/* ---- reading ------------------------------------------------------------------------------ */
 
 /* One object on its way in. `out` is NULL on the first walk. */
 struct decode {
@@ -343,8 +342,7 @@ int json_decode(struct json *doc, int value, const struct json_object *object, v
 	return r < 0 ? r : walk(&d, value, object, out);
 }
 
-/* ---- writing ----------------------------------------------------------------------------------
- */
+/* ---- writing ------------------------------------------------------------------------------ */
 
 static void put_bytes(struct json_out *out, const char *bytes, size_t n)
 {

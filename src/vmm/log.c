@@ -44,8 +44,7 @@ static struct {
 
 static _Atomic u64 missed;
 
-/* ---- sinks ------------------------------------------------------------------------------------
- */
+/* ---- sinks -------------------------------------------------------------------------------- */
 
 /*
  * O_NONBLOCK belongs to the file description, which stdout shares with the shell and whoever else
@@ -107,8 +106,7 @@ static void set_sink(int fd)
 	logger.kind = SINK_PLAIN;
 }
 
-/* ---- settings ---------------------------------------------------------------------------------
- */
+/* ---- settings ----------------------------------------------------------------------------- */
 
 void log_init(const char *id)
 {
@@ -184,8 +182,7 @@ u64 log_missed(void)
 	return atomic_load_explicit(&missed, memory_order_relaxed);
 }
 
-/* ---- lines ------------------------------------------------------------------------------------
- */
+/* ---- lines -------------------------------------------------------------------------------- */
 
 /* The name of the calling thread, asked for once; the first thread is called "main". */
 static const char *thread_name(void)

@@ -8,8 +8,7 @@
 
 #define REQUIRED .flags = JSON_REQUIRED
 
-/* ---- rate limits ------------------------------------------------------------------------------
- */
+/* ---- rate limits -------------------------------------------------------------------------- */
 
 static const struct json_field bucket_fields[] = {
 	{ JSON_FIELD("size", JSON_U64, struct limit_bucket, size), REQUIRED },
@@ -27,8 +26,7 @@ static const struct json_field limit_fields[] = {
 };
 static const struct json_object limit = OBJECT(limit_fields, "RateLimiterConfig");
 
-/* ---- machine-config ---------------------------------------------------------------------------
- */
+/* ---- machine-config ----------------------------------------------------------------------- */
 
 static const struct json_name pages_name[] = {
 	{ "None", MEM_PAGES_4K },
@@ -67,8 +65,7 @@ static const struct json_field machine_patch_fields[] = { MACHINE_FIELDS(0) };
 const struct json_object schema_machine = OBJECT(machine_fields, "MachineConfig");
 const struct json_object schema_machine_patch = OBJECT(machine_patch_fields, "MachineConfigUpdate");
 
-/* ---- boot-source ------------------------------------------------------------------------------
- */
+/* ---- boot-source -------------------------------------------------------------------------- */
 
 static const struct json_field boot_fields[] = {
 	{ JSON_FIELD("kernel_image_path", JSON_STRING, struct boot_config, kernel_path), REQUIRED },
@@ -78,8 +75,7 @@ static const struct json_field boot_fields[] = {
 };
 const struct json_object schema_boot = OBJECT(boot_fields, "BootSourceConfig");
 
-/* ---- drives -----------------------------------------------------------------------------------
- */
+/* ---- drives ------------------------------------------------------------------------------- */
 
 static const struct json_name cache_name[] = {
 	{ "Unsafe", BLK_UNSAFE },
@@ -124,8 +120,7 @@ static const struct json_field drive_patch_fields[] = {
 };
 const struct json_object schema_drive_patch = OBJECT(drive_patch_fields, "BlockDeviceUpdateConfig");
 
-/* ---- entropy, serial, logger ------------------------------------------------------------------
- */
+/* ---- entropy, serial, logger -------------------------------------------------------------- */
 
 static const struct json_field entropy_fields[] = {
 	{ JSON_FIELD("rate_limiter", JSON_OBJECT, struct entropy_config, limit),
@@ -155,8 +150,7 @@ static const struct json_field logger_fields[] = {
 };
 const struct json_object schema_logger = OBJECT(logger_fields, "LoggerConfig");
 
-/* ---- actions, vm ------------------------------------------------------------------------------
- */
+/* ---- actions, vm -------------------------------------------------------------------------- */
 
 static const struct json_name action_name[] = {
 	{ "FlushMetrics", ACTION_FLUSH_METRICS },
@@ -183,8 +177,7 @@ static const struct json_field vm_fields[] = {
 };
 const struct json_object schema_vm = OBJECT(vm_fields, "Vm");
 
-/* ---- the whole configuration ------------------------------------------------------------------
- */
+/* ---- the whole configuration -------------------------------------------------------------- */
 
 static void put_key(struct json_out *out, const char *key)
 {
