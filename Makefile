@@ -18,7 +18,7 @@ endif
 # ---- what there is -----------------------------------------------------------------------------
 
 SRC_VMM    := options signals err log json json_scan json_table schema config instance instance_file mem loop bus kvm cpuid vcpu ioapic serial console i8042 platform vm
-SRC_VIRTIO := chain vq device mmio disk blk rng
+SRC_VIRTIO := chain vq device mmio disk disk_ask blk blk_request rng
 SRC_BOOT   := boot image elf bzimage cmdline params aml acpi mptable
 SRC_API    := http listen conn server routes handlers
 MAIN       := src/vmm/main.c

@@ -25,7 +25,8 @@ struct blk_config {
 	bool read_only;
 	enum blk_cache cache;
 	enum blk_engine engine; /* as configured; io_uring is used whenever it is to be had */
-	int fd;			/* opened when the drive was configured; the configuration owns it */
+	bool no_uring;		/* never io_uring: tests, and hosts that do not trust it */
+	int fd; /* opened when the drive was configured; the configuration owns it */
 };
 
 struct blk;
