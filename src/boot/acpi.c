@@ -147,10 +147,10 @@ static void emit_event_method(struct aml *aml)
 	enum { ONE_ARGUMENT = 1, OP_NOTIFY = 0x86, ID_CHANGED = 0x80 };
 	size_t method = aml_open(aml, AML_METHOD);
 
-	aml_path(aml, "_EVT");
+	aml_segment(aml, "_EVT");
 	aml_byte(aml, ONE_ARGUMENT);
 	aml_byte(aml, OP_NOTIFY);
-	aml_path(aml, "VGEN");
+	aml_segment(aml, "VGEN");
 	aml_integer(aml, ID_CHANGED);
 	aml_close(aml, method);
 }
@@ -249,7 +249,7 @@ static void emit_node(struct aml *aml, const struct node *n)
 {
 	size_t device = aml_open(aml, AML_DEVICE);
 
-	aml_path(aml, n->name);
+	aml_segment(aml, n->name);
 	if (!strncmp(n->hid, "PNP", 3))
 		aml_name_integer(aml, "_HID", aml_eisa_id(n->hid));
 	else
@@ -300,7 +300,7 @@ static void emit_dsdt(struct aml *aml, const struct boot_machine *machine)
 
 	emit_s5(aml);
 	scope = aml_open(aml, AML_SCOPE);
-	aml_path(aml, "\\_SB");
+	aml_segment(aml, "_SB");
 	for (size_t i = 0; i < ARRAY_SIZE(platform); i++)
 		emit_node(aml, &platform[i]);
 	for (unsigned i = 0; i < machine->n_devices; i++)

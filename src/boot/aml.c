@@ -13,8 +13,6 @@ enum {
 	OP_DWORD = 0x0c,
 	OP_STRING = 0x0d,
 	OP_QWORD = 0x0e,
-	OP_DUAL_NAME = 0x2e,
-	OP_MULTI_NAME = 0x2f,
 	OP_EXTENDED = 0x5b,
 };
 
@@ -60,24 +58,11 @@ void aml_close(struct aml *aml, size_t position)
 	memcpy(aml->to + position, field, n);
 }
 
-/* 20.2.2: segments are padded with '_'. */
-void aml_path(struct aml *aml, const char *path)
+/* 20.2.2: four characters, padded with '_'. */
+void aml_segment(struct aml *aml, const char *name)
 {
-	size_t n = 1;
-
-	if (*path == '\\')
-		aml_byte(aml, (u8)*path++);
-	for (const char *c = path; *c; c++)
-		n += *c == '.';
-	if (n == 2)
-		aml_byte(aml, OP_DUAL_NAME);
-	else if (n > 2)
-		aml_bytes(aml, (u8[]){ OP_MULTI_NAME, (u8)n }, 2);
-	for (size_t i = 0; i < n; i++) {
-		for (unsigned k = 0; k < 4; k++)
-			aml_byte(aml, *path && *path != '.' ? (u8)*path++ : '_');
-		path += *path == '.';
-	}
+	for (unsigned i = 0; i < 4; i++)
+		aml_byte(aml, *name ? (u8)*name++ : '_');
 }
 
 /* 20.2.3: 0 and 1 are opcodes, the rest is little-endian in the smallest size. */
@@ -110,21 +95,21 @@ void aml_string(struct aml *aml, const char *text)
 	aml_bytes(aml, text, strlen(text) + 1);
 }
 
-void aml_name(struct aml *aml, const char *path)
+void aml_name(struct aml *aml, const char *name)
 {
 	aml_byte(aml, OP_NAME);
-	aml_path(aml, path);
+	aml_segment(aml, name);
 }
 
-void aml_name_integer(struct aml *aml, const char *path, u64 value)
+void aml_name_integer(struct aml *aml, const char *name, u64 value)
 {
-	aml_name(aml, path);
+	aml_name(aml, name);
 	aml_integer(aml, value);
 }
 
-void aml_name_string(struct aml *aml, const char *path, const char *text)
+void aml_name_string(struct aml *aml, const char *name, const char *text)
 {
-	aml_name(aml, path);
+	aml_name(aml, name);
 	aml_string(aml, text);
 }
 

@@ -32,15 +32,15 @@ void aml_close(struct aml *aml, size_t position);
 void aml_bytes(struct aml *aml, const void *bytes, size_t len);
 void aml_byte(struct aml *aml, u8 byte);
 
-/* `path`: name segments of up to four characters, joined by '.', perhaps after '\'. */
-void aml_path(struct aml *aml, const char *path);
+/* One name of up to four characters, looked for from the scope upwards. */
+void aml_segment(struct aml *aml, const char *name);
 void aml_integer(struct aml *aml, u64 value);
 void aml_string(struct aml *aml, const char *text);
 
-/* Name (path, ...): the object has to follow. */
-void aml_name(struct aml *aml, const char *path);
-void aml_name_integer(struct aml *aml, const char *path, u64 value);
-void aml_name_string(struct aml *aml, const char *path, const char *text);
+/* Name (name, ...): the object has to follow. */
+void aml_name(struct aml *aml, const char *name);
+void aml_name_integer(struct aml *aml, const char *name, u64 value);
+void aml_name_string(struct aml *aml, const char *name, const char *text);
 
 /* "PNP0501" and the like, packed into 32 bits (ACPI 6.4, 19.3.4). */
 u32 aml_eisa_id(const char *id);
