@@ -68,7 +68,7 @@ static inline struct ring_elem ring_elem(const struct ring *r, u16 index)
 	return elem;
 }
 
-/* Three zeroed rings, each on pages of its own, from `gpa` upward (needs 4 pages). */
+/* Three zeroed rings, each on pages of its own, from `gpa` upward (three pages). */
 static inline struct ring ring_at(const struct mem *mem, u64 gpa, u16 size)
 {
 	struct ring r = { .mem = mem,
@@ -77,9 +77,9 @@ static inline struct ring ring_at(const struct mem *mem, u64 gpa, u16 size)
 			  .used_gpa = gpa + 0x2000,
 			  .size = size };
 
-	memset(ring_desc(&r), 0, 16u * size);
-	memset(ring_avail(&r), 0, 6 + 2u * size);
-	memset(ring_used(&r), 0, 6 + 8u * size);
+	memset(ring_desc(&r), 0, 0x1000);
+	memset(ring_avail(&r), 0, 0x1000);
+	memset(ring_used(&r), 0, 0x1000);
 	return r;
 }
 
