@@ -94,7 +94,8 @@ static int open_sink(const char *path, struct err *err)
 	int fd = open(path, O_RDWR | O_NONBLOCK | O_CREAT | O_APPEND | O_NOCTTY | O_CLOEXEC, 0644);
 
 	if (fd < 0)
-		return fail(err, -errno, "Failed to open target file: " OS_ERR, OS_ERR_ARGS(errno));
+		return fail(err, -errno, "Failed to open target file: " OS_ERR ": %s",
+			    OS_ERR_ARGS(errno), path);
 	return fd;
 }
 

@@ -14,6 +14,7 @@
  *	do=flush n=N		N flushes, with and without writes
  *	do=depth n=N		N requests with the ring full
  *	do=swap n=N		prints capacity and first word, again after each of N changes
+ *	do=again seed=S		reads all of it, over and over, a line for each pass
  *	do=busy			writes and reads for ever, a line for every hundred (pause, kill)
  *	do=features		prints the features as one number
  *	do=order n=N		prints the first word of drives 0..N-1
@@ -379,5 +380,9 @@ void guest(void)
 		read_all(option("seed", 1));
 	else if (option_is("do", "write"))
 		write_all(option("seed", 2));
+	for (u32 pass = 0; option_is("do", "again"); pass++) {
+		read_all(option("seed", 1));
+		put("pass %u\n", pass);
+	}
 	put("features %lx\n", offered);
 }

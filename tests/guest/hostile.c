@@ -430,13 +430,16 @@ static void early(void)
 	CHECK(vio_begin(&vio, 1ull << VIO_F_VERSION_1), "features");
 	write32(vio.base + VIO_NOTIFY, 0);
 	vio_queue(&vio, &rings, SIZE);
-	vio_desc(&vio, 0, (u64)guard, sizeof(guard), VD_WRITE, 0);
+	vio_desc(&vio, 0, (u64)buffer, 64, VD_WRITE, 0);
 	memset(guard, 0x33, sizeof(guard));
+	memset(buffer, 0, 64);
 	vio_offer(&vio, 0);
 	vio_kick(&vio);
 	for (unsigned i = 0; i < 5000; i++)
 		relax();
 	CHECK(rings.used.idx == 0, "nothing is served before DRIVER_OK");
+	for (unsigned i = 0; i < 64; i++)
+		CHECK(!buffer[i], "nothing is written before DRIVER_OK");
 	vio_go(&vio);
 	unharmed("kicks too early");
 	/* DRIVER_OK without a queue. */

@@ -36,14 +36,14 @@ static void drain(void)
 
 static void keys(bool wait)
 {
-	u64 n = option("n", 6);
+	u64 n = option("n", 4);
 
 	if (wait) {
 		irq_init();
 		ioapic_route(LAYOUT_GSI_KEYBOARD, VECTOR, false, false);
 	}
-	out8(STATUS, 0x60); /* keyboard on, its interrupt on, translation as a PC has it */
-	out8(DATA, 0x41);
+	out8(STATUS, 0x60); /* keyboard on, its interrupt on, no translation */
+	out8(DATA, 0x01);
 	put("listening\n");
 	for (u64 i = 0; i < n;) {
 		if (data_there()) {

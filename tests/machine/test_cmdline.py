@@ -18,6 +18,7 @@ def call(*args: str) -> subprocess.CompletedProcess[str]:
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
+        errors="replace",
         timeout=TIMEOUT * SCALE,
     )
 
@@ -64,7 +65,6 @@ def test_unknown_arguments():
     refused("--bogus=1", naming="bogus")
     refused("bogus", naming="bogus")
     refused("-x", naming="-x")
-    refused("--", "--bogus", naming="", code=1) if False else None
 
 
 def test_duplicate_arguments():
