@@ -347,6 +347,28 @@ static int on_headers(llhttp_t *ll)
 	return HPE_PAUSED;
 }
 
+/* llhttp stopped at `at`, somewhere in the header line that it does not like. */
+static bool bad_header(struct headers *h, const char *at)
+{
+	const char *head = h->p->buf + h->p->start, *colon, *end;
+
+	if (at > head + 1 && at[-1] == '\n')
+		at -= 2; /* it noticed at the beginning of the next one */
+	while (at > head && at[-1] != '\n')
+		at--;
+	end = memchr(at, '\r', h->p->head_len - (size_t)(at - head));
+	colon = end ? memchr(at, ':', (size_t)(end - at)) : NULL;
+	if (!colon)
+		return bad(h->p, "Invalid request.");
+	h->name = at;
+	h->name_len = (size_t)(colon - at);
+	for (colon++; colon < end && *colon == ' '; colon++)
+		;
+	h->value = colon;
+	h->value_len = (size_t)(end - colon);
+	return bad_value(h);
+}
+
 static bool read_headers(struct http_parser *p)
 {
 	static const llhttp_settings_t settings = { .on_header_field = on_field,
@@ -363,12 +385,9 @@ static bool read_headers(struct http_parser *p)
 	if (h.bad)
 		return false;
 	if (r != HPE_PAUSED)
-		return bad(p, "Invalid header. Reason: %s.",
-			   llhttp_get_error_reason(&ll) ? llhttp_get_error_reason(&ll)
-							: "incomplete");
-	if (p->req.body_len)
-		return true;
-	p->want_continue = false;
+		return bad_header(&h, llhttp_get_error_pos(&ll));
+	if (!p->req.body_len)
+		p->want_continue = false;
 	return true;
 }
 

@@ -6,7 +6,7 @@ BEGIN {
 	base = "(base|err|log)\\.h"
 	allow["src/virtio"] = base "|(mem|loop|bus|record|metrics)\\.h|virtio/[a-z0-9_]+\\.h"
 	allow["src/boot"] = base "|(mem|config|vcpu)\\.h|boot/[a-z0-9_]+\\.h"
-	allow["api"] = base "|(vm|config|instance|json|loop|version)\\.h|api/[a-z0-9_]+\\.h"
+	allow["api"] = base "|(vm|config|instance|json|schema|loop|version)\\.h|api/[a-z0-9_]+\\.h"
 	allow["src/jail"] = base "|jail/[a-z0-9_]+\\.h"
 	low["mem"] = low["loop"] = low["bus"] = low["err"] = low["log"] = 1
 	allow["low"] = base "|boot/layout\\.h"

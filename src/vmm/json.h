@@ -18,7 +18,6 @@
 #include "err.h"
 
 #define JSMN_PARENT_LINKS
-#define JSMN_STRICT
 #ifndef JSON_WITH_JSMN_BODY /* json.c alone has it */
 #define JSMN_HEADER
 #endif
