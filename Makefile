@@ -117,7 +117,8 @@ $(B)/guest/%-pvh.elf: tests/guest/%.c $(GUEST_DEPS)
 
 # ---- all tests -----------------------------------------------------------------------------------
 
-UNIT_BUILT := $(patsubst tests/unit/%.c,$(B)/unit/%,$(wildcard tests/unit/test_*.c))
+UNIT_BUILT := $(patsubst tests/unit/%.c,$(B)/unit/%,$(wildcard tests/unit/test_*.c)) \
+	      $(patsubst tests/fuzz/%.c,$(B)/unit/test_%,$(wildcard tests/fuzz/fuzz_*.c))
 CHECK := MAYFLY_BUILD=$(abspath $(B)) tests/check.sh
 
 # Every tier runs, whatever became of the one before; the last line adds them up.
@@ -244,5 +245,12 @@ help:
 	@echo "make tidy        static analysis      make layers  who may include whom"
 	@echo "make format      clang-format         make deps    install Debian packages"
 	@echo "make install     to PREFIX ($(PREFIX))   make clean   V=1 shows commands"
+
+# Each fuzz harness, as a unit test: its corpus and some thousand mutations.
+$(B)/unit/test_fuzz_%: tests/fuzz/fuzz_%.c tests/fuzz/driver.c $(B)/asan/libmayfly.a
+	$(say) TEST $@
+	$(Q)mkdir -p $(@D) && $(CC) $(BASE_FLAGS) -Wno-missing-prototypes $(ASAN) -DFUZZ_NAME='"fuzz_$*"' \
+		-DFUZZ_CORPUS='"$(abspath tests/fuzz/corpus/$*)"' -o $@ $< tests/fuzz/driver.c \
+		$(B)/asan/libmayfly.a $(LIBS) -lcmocka
 
 -include $(shell find $(B) -name '*.d' 2>/dev/null)
