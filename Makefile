@@ -136,6 +136,7 @@ check-unit: $(UNIT_BUILT)
 check-machine: all guests
 	$(Q)$(CHECK) machine $(K)
 check-linux: all guests images
+	$(Q)images/rootfs/build.sh $(abspath $(IMG))
 	$(Q)$(CHECK) linux $(K)
 
 # ---- the two commands ----------------------------------------------------------------------------

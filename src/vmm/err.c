@@ -29,9 +29,24 @@ int fail_prefix(struct err *err, int ret, const char *fmt, ...)
 	return ret;
 }
 
+/* Firecracker is linked with musl, and clients match on its wording: where the two differ. */
+static const struct {
+	int errnum;
+	const char *text;
+} musl[] = {
+	{ ENOMEM, "Out of memory" },
+	{ EBUSY, "Resource busy" },
+	{ EADDRINUSE, "Address in use" },
+	{ EMFILE, "No file descriptors available" },
+	{ ELOOP, "Symbolic link loop" },
+};
+
 const char *err_text(int errnum)
 {
 	const char *text = strerrordesc_np(errnum);
 
+	for (unsigned i = 0; i < ARRAY_SIZE(musl); i++)
+		if (musl[i].errnum == errnum)
+			return musl[i].text;
 	return text ? text : "Unknown error";
 }

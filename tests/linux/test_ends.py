@@ -1,0 +1,82 @@
+"""How Linux ends: power-off, reboot, panic, ctrl-alt-del, with and without ACPI."""
+
+from __future__ import annotations
+
+from linuxguest import ARGS, BOOT_TIMEOUT, BZIMAGE, DEBIAN, PVH, Flavour, script_word, start_linux
+from mayfly import Monitor
+
+
+def ends(flavour: Flavour, do: str, args: str = "", said: str = "", code: int = 0, **more) -> None:
+    with start_linux(flavour, do, args, **more) as m:
+        m.wait_for_console("mayfly guest: up", BOOT_TIMEOUT)
+        assert m.wait_exit(BOOT_TIMEOUT) == code, f"{flavour.name}: {m.exit_code}"
+        assert said in m.log(), f"{flavour.name}: {m.log()}"
+
+
+def test_power_off():
+    for flavour in (DEBIAN, PVH):
+        ends(flavour, "poweroff", said="ACPI S5")
+
+
+def test_power_off_with_many_processors():
+    for flavour in (DEBIAN, PVH):
+        ends(flavour, "poweroff", said="ACPI S5", vcpus=4)
+
+
+def test_power_off_without_acpi_still_ends():
+    ends(PVH, "poweroff", "acpi=off", said="keyboard controller")
+
+
+def test_reboot_by_the_keyboard_controller():
+    for flavour in (DEBIAN, PVH):
+        ends(flavour, "reboot", said="keyboard controller")
+
+
+def test_reboot_by_acpi():
+    # The last reboot= on the command line counts.
+    for flavour in (DEBIAN, PVH):
+        ends(flavour, "reboot", "reboot=a", said="ACPI reset register")
+
+
+def test_reboot_by_triple_fault():
+    ends(PVH, "reboot", "reboot=t", said="triple", code=1)
+
+
+def test_panic():
+    for flavour in (DEBIAN, PVH):
+        with start_linux(flavour, "panic") as m:
+            m.wait_for_console("Kernel panic", BOOT_TIMEOUT)
+            assert m.wait_exit(BOOT_TIMEOUT) == 0, flavour.name
+
+
+def test_panic_for_want_of_a_root():
+    with start_linux(PVH, "poweroff", "root=/dev/vdz", initrd=False) as m:
+        m.wait_for_console("Kernel panic", BOOT_TIMEOUT)
+        assert m.wait_exit(BOOT_TIMEOUT) == 0
+
+
+def ctrl_alt_del(args: str) -> None:
+    kernel, ramdisk = PVH.files()
+    word = script_word("echo waiting; sleep 1000")
+    with Monitor() as m:
+        m.configure(kernel, f"{ARGS} {args} mayfly.do={word}", initrd=ramdisk, mem_mib=256)
+        m.start()
+        m.wait_for_console("waiting", BOOT_TIMEOUT)
+        m.api.must("PUT", "/actions", {"action_type": "SendCtrlAltDel"})
+        assert m.wait_exit(BOOT_TIMEOUT) == 0
+
+
+def test_ctrl_alt_del():
+    ctrl_alt_del("")
+
+
+def test_ctrl_alt_del_without_acpi():
+    ctrl_alt_del("acpi=off")
+
+
+def test_terminated_while_booting():
+    for flavour in (DEBIAN, PVH, BZIMAGE):
+        with start_linux(flavour, "poweroff", "ignore_loglevel") as m:
+            m.wait_for_console("Linux version", BOOT_TIMEOUT)
+            m.signal(15)
+            assert m.wait_exit() == -15
