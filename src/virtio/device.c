@@ -209,7 +209,6 @@ static void reset(struct device *dev)
 		vq_reset(&dev->vq[q]);
 	dev->features = 0;
 	dev->status = 0;
-	dev->fresh = false;
 	/* Kicks and interrupts on their way stay: a late edge finds nothing to do at either end. */
 	atomic_store(&dev->isr, 0);
 }
@@ -257,12 +256,13 @@ void device_set_status(struct device *dev, u32 status)
 		reset(dev);
 		return;
 	}
-	if (status > UINT8_MAX || set & ~status) /* bits are not taken back (2.1.1) */
+	if (status > UINT8_MAX)
 		return;
 	if (status & DEVICE_FAILED)
 		dev->status |= DEVICE_FAILED;
 	if (dev->status & (DEVICE_FAILED | DEVICE_NEEDS_RESET))
 		return;
+	/* A bit that is missing ends it: nothing is left out, nothing is taken back (2.1.1). */
 	for (unsigned i = 0; i < ARRAY_SIZE(sequence) && status & sequence[i]; i++)
 		if (!(set & sequence[i]) && !advance(dev, sequence[i]))
 			return;
