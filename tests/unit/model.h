@@ -6,13 +6,10 @@
 
 #include "src/virtio/device.h"
 #include "tests/unit/ring.h"
+#include "tests/unit/test.h"
 
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
-
-#include <cmocka.h>
 
 #define A	DEVICE_ACKNOWLEDGE
 #define D	DEVICE_DRIVER

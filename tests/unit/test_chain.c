@@ -1,11 +1,8 @@
 /* chain: one request as two byte streams. */
 #include "src/virtio/chain.h"
+#include "tests/unit/test.h"
 
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stdlib.h>
-
-#include <cmocka.h>
 
 static u8 in[64], out[64];
 

@@ -2,13 +2,10 @@
 #include "src/virtio/mmio.h"
 #include "tests/unit/mmio_regs.h"
 #include "tests/unit/ring.h"
+#include "tests/unit/test.h"
 
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
-
-#include <cmocka.h>
 
 #define BASE 0xc0001000ull
 

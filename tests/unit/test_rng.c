@@ -1,14 +1,11 @@
 /* rng: the entropy device, from its registers to the guest's buffers. */
 #include "src/virtio/rng.h"
 #include "tests/unit/ring.h"
+#include "tests/unit/test.h"
 
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
 #include <sys/resource.h>
-
-#include <cmocka.h>
 
 #define RINGS  0x10000
 #define BUFFER 0x100000

@@ -6,12 +6,9 @@
  */
 #include "src/virtio/vq.h"
 #include "tests/unit/ring.h"
+#include "tests/unit/test.h"
 
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stdlib.h>
-
-#include <cmocka.h>
 
 #define RINGS  0x10000
 #define BUFFER 0x40000

@@ -3,9 +3,8 @@
  */
 #include "src/virtio/vq.h"
 #include "tests/unit/ring.h"
+#include "tests/unit/test.h"
 
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stdlib.h>
 
 #include <poll.h>
@@ -14,8 +13,6 @@
 #include <signal.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
-
-#include <cmocka.h>
 
 #define RINGS  0x10000
 #define BUFFER 0x40000
