@@ -208,45 +208,63 @@ static int set_entry(const struct elf *elf, struct image *image, struct err *err
 		    elf->has_pvh ? "PVH entry" : "entry", entry);
 }
 
+/* Ids that are the first member of a struct acpi_device_id, in the order of the bits below. */
+static const char ids[][9] = { LAYOUT_VIRTIO_HID, "PNP0A03" };
+
+#define HAS_VIRTIO 1u
+#define HAS_PCI	   2u
+#define HAS_ALL	   3u
+
 /*
- * Does the kernel look for virtio-mmio devices in the DSDT? If so, its driver has a table with
- * their id in it: struct acpi_device_id, whose first member is the id and which is aligned to 8
- * bytes. So one aligned 64-bit compare finds it. It lies in .rodata, at the end of the segment with
- * the code: going backwards it is found in the last MiB, and not found in 9 MiB in 0.4 ms.
+ * Which of the ids are among the aligned 64-bit words from `from` on. From the end: the tables are
+ * in .rodata, which lies behind the code in the same segment.
  */
-static bool finds_in_acpi(const u8 *from, u64 len)
+static unsigned find_ids(const u8 *from, u64 len)
 {
 	enum { STEP = 512 };
 	const u64 *words = (const u64 *)(const void *)from;
-	u64 wanted, hit, n = len / sizeof *words;
+	u64 virtio, pci, n = len / sizeof *words;
+	unsigned found = 0;
 
-	memcpy(&wanted, LAYOUT_VIRTIO_HID, sizeof wanted);
-	while (n) {
-		u64 step = n % STEP ? n % STEP : STEP;
+	memcpy(&virtio, ids[0], sizeof virtio);
+	memcpy(&pci, ids[1], sizeof pci);
+	while (n && found != HAS_ALL) {
+		u64 step = n % STEP ? n % STEP : STEP, hit_virtio = 0, hit_pci = 0;
 
-		hit = 0;
 		n -= step;
-		for (u64 i = 0; i < step; i++)
-			hit |= words[n + i] == wanted;
-		if (hit)
-			return true;
+		for (u64 i = 0; i < step; i++) {
+			hit_virtio |= words[n + i] == virtio;
+			hit_pci |= words[n + i] == pci;
+		}
+		found |= (hit_virtio ? HAS_VIRTIO : 0) | (hit_pci ? HAS_PCI : 0);
 	}
-	return false;
+	return found;
 }
 
-static bool image_finds_in_acpi(const struct elf *elf, const struct mem *mem)
+/*
+ * A built-in virtio-mmio driver has its ACPI id in the kernel if, and only if, the kernel has ACPI.
+ * But Linux's ACPI does not start without PCI support: the tables are read, the legacy interrupt
+ * numbers are given up, and then installing a handler for PCI configuration space fails
+ * (acpica/evhandler.c, "During Region initialization"). Support for PCI shows by the root bridge's
+ * id.
+ */
+static enum image_acpi judge_acpi(const struct elf *elf, const struct mem *mem)
 {
-	for (unsigned i = 0; i < elf->ehdr.e_phnum; i++) {
+	unsigned found = 0;
+
+	for (unsigned i = 0; i < elf->ehdr.e_phnum && found != HAS_ALL; i++) {
 		const Elf64_Phdr *p = &elf->phdr[i];
 		const u8 *host;
 
 		if (p->p_type != PT_LOAD || p->p_flags & PF_W || p->p_paddr % sizeof(u64))
 			continue;
 		host = mem_at(mem, p->p_paddr, p->p_filesz);
-		if (host && finds_in_acpi(host, p->p_filesz))
-			return true;
+		if (host)
+			found |= find_ids(host, p->p_filesz);
 	}
-	return false;
+	if (!(found & HAS_VIRTIO))
+		return IMAGE_ACPI_UNKNOWN;
+	return found & HAS_PCI ? IMAGE_ACPI_FINDS : IMAGE_ACPI_FAILS;
 }
 
 int elf_load(const struct image_file *file, const struct mem *mem, struct image *image,
@@ -266,6 +284,6 @@ int elf_load(const struct image_file *file, const struct mem *mem, struct image 
 		return r;
 	image->initrd_end = mem_low_end(mem);
 	image->cmdline_max = LAYOUT_CMDLINE_MAX;
-	image->finds_in_acpi = image_finds_in_acpi(&elf, mem);
+	image->acpi = judge_acpi(&elf, mem);
 	return 0;
 }

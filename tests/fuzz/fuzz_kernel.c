@@ -64,7 +64,7 @@ int LLVMFuzzerTestOneInput(const u8 *data, size_t size)
 		return 0;
 	how = data[size - 1];
 	cfg.kernel_fd = file_of(&kernel, data, size - 2);
-	cfg.initrd_fd = how & 1 ? file_of(&initrd, data, how >> 2) : -1;
+	cfg.initrd_fd = how & 1 ? file_of(&initrd, data, MIN(how >> 2u, size)) : -1;
 	cfg.args_given = how & 2;
 	strcpy(cfg.args, args[how >> 2 & 3]);
 	machine.root_drive = how >> 4 & 1;

@@ -317,25 +317,36 @@ static void a_hostile_size_costs_no_memory(void **state)
 	mem_destroy(&mem);
 }
 
-static bool finds(size_t at, u8 *segment)
+static enum image_acpi judged(size_t virtio_at, size_t pci_at, u8 *segment)
 {
 	elf_file_init(&file);
-	memcpy(segment + at, "LNRO0005", 8);
+	memcpy(segment + virtio_at, "LNRO0005", 8);
+	memcpy(segment + pci_at, "PNP0A03", 8);
 	assert_int_equal(load_in(RAM), 0);
-	return image.finds_in_acpi;
+	return image.acpi;
 }
 
-static void a_driver_that_knows_the_acpi_id_is_recognised(void **state)
+static void a_kernel_that_reads_the_dsdt_is_recognised(void **state)
 {
 	(void)state;
 	assert_int_equal(load_in(RAM), 0);
-	assert_false(image.finds_in_acpi);
-	assert_true(finds(0, file.text_bytes));
-	assert_true(finds(0x40, file.text_bytes));
-	assert_true(finds(0xff8, file.text_bytes));
+	assert_int_equal(image.acpi, IMAGE_ACPI_UNKNOWN);
+	assert_int_equal(judged(0, 8, file.text_bytes), IMAGE_ACPI_FINDS);
+	assert_int_equal(judged(0x40, 0, file.text_bytes), IMAGE_ACPI_FINDS);
+	assert_int_equal(judged(0xff8, 0x200, file.text_bytes), IMAGE_ACPI_FINDS);
+	assert_int_equal(judged(0x200, 0xff8, file.text_bytes), IMAGE_ACPI_FINDS);
 	/* Not where such a table can be. */
-	assert_false(finds(0x41, file.text_bytes));
-	assert_false(finds(0x40, file.data_bytes));
+	assert_int_equal(judged(0x41, 0, file.text_bytes), IMAGE_ACPI_UNKNOWN);
+	assert_int_equal(judged(0x40, 0, file.data_bytes), IMAGE_ACPI_UNKNOWN);
+}
+
+static void a_kernel_with_acpi_but_without_pci_is_recognised(void **state)
+{
+	(void)state;
+	assert_int_equal(judged(0x40, 0x81, file.text_bytes), IMAGE_ACPI_FAILS);
+	memcpy(file.data_bytes, "PNP0A03", 8);
+	assert_int_equal(load_in(RAM), 0);
+	assert_int_equal(image.acpi, IMAGE_ACPI_FAILS);
 }
 
 int main(void)
@@ -356,7 +367,8 @@ int main(void)
 		cmocka_unit_test_setup(memory_above_the_hole_is_memory, fresh),
 		cmocka_unit_test_setup(a_file_that_shrinks_is_an_error, fresh),
 		cmocka_unit_test_setup(a_hostile_size_costs_no_memory, fresh),
-		cmocka_unit_test_setup(a_driver_that_knows_the_acpi_id_is_recognised, fresh),
+		cmocka_unit_test_setup(a_kernel_that_reads_the_dsdt_is_recognised, fresh),
+		cmocka_unit_test_setup(a_kernel_with_acpi_but_without_pci_is_recognised, fresh),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
