@@ -16,10 +16,15 @@
 #   --mem MIB         memory (4096); the layer of written files is part of it
 #   --timeout SECONDS no run takes longer (1800); exit status 124 says that it would have
 #   --deterministic   one processor and one nanosecond per instruction: every clock inside counts
-#                     instructions, and measurements repeat to the last digit. Not for real time.
+#                     instructions, and measurements repeat to the last digit. But waiting for a
+#                     file takes no instructions: time then leaps to the next timer, so use no
+#                     timeouts inside, and read what a measurement needs (cat) before it.
 #   --console FILE    keep the messages of the emulated host's kernel
 #
 # Exit status 125: the testbed itself failed.
+#
+# Not as on a real server: QEMU's AMD does not hand XSETBV to the host, so guests find XSAVE
+# inconsistent ("XSAVE consistency problem"), say so and do without AVX.
 set -euo pipefail
 shopt -s inherit_errexit
 here=$(cd "$(dirname "$0")" && pwd -P)
@@ -82,8 +87,8 @@ run() {
 		processor=(-accel tcg,thread=single,tb-size=512 -icount shift=0,sleep=off -smp 1)
 	fi
 	kernel=$(debian_kernel amd64) # not the cloud flavour: that has no 9p
-	host=$(cached "testbed-$(echo "$kernel" | hash_of "$here/init" "$here/testbed.sh" \
-		"$repo/images/lib.sh" -)" make_host)
+	host=$(cached "testbed-$(echo "$kernel" "$modules" |
+		hash_of "$here/init" "$repo/images/lib.sh" -)" make_host)
 
 	mkdir -p "$out"
 	tmp=$(mktemp -d "${TMPDIR:-/tmp}/mayfly-testbed.XXXXXX")
