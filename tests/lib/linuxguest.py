@@ -36,7 +36,7 @@ class Flavour:
     def files(self) -> tuple[Path, Path]:
         for name in (self.kernel, self.initrd):
             if not (IMAGES / name).exists():
-                skip(f"{name} is not built ({'make kernel' if 'Image' in name or 'linux-' in name else 'make images'})")
+                skip(f"{name} is not built (make images; our own kernels: make kernel)")
         kernel = IMAGES / self.kernel
         return (without_note(kernel) if self.strip_note else kernel), IMAGES / self.initrd
 

@@ -6,10 +6,10 @@ import re
 from typing import Callable
 
 from linuxguest import (
-    ARGS, BOOT_TIMEOUT, BZIMAGE, DEBIAN, ENTRY_64, PVH, UP, UP_BZIMAGE, Flavour, facts, run_linux,
+    ARGS, BOOT_TIMEOUT, BZIMAGE, DEBIAN, ENTRY_64, IMAGES, PVH, UP, UP_BZIMAGE, Flavour, facts, run_linux,
     script_word, start_linux,
 )
-from mayfly import Monitor
+from mayfly import Monitor, skip
 
 FLAVOURS = {
     "debian": DEBIAN, "pvh": PVH, "entry_64": ENTRY_64, "bzimage": BZIMAGE, "up": UP,
@@ -98,12 +98,9 @@ def test_by_the_api():
 
 def test_boot_timer():
     kernel, _ = PVH.files()
+    if not (IMAGES / "bench.cpio").exists():
+        skip("bench.cpio is not built (make images)")
     with Monitor("--boot-timer") as m:
-        from linuxguest import IMAGES
-        from mayfly import skip
-
-        if not (IMAGES / "bench.cpio").exists():
-            skip("bench.cpio is not built (make images)")
         m.configure(kernel, ARGS, initrd=IMAGES / "bench.cpio", mem_mib=128)
         m.start()
         m.wait_exit(BOOT_TIMEOUT)

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
-from pathlib import Path
 
 from linuxguest import (
-    ARGS, BOOT_TIMEOUT, BZIMAGE, DEBIAN, ENTRY_64, PVH, Flavour, facts, rootfs, run_linux,
-    script_word, start_linux,
+    ARGS, BOOT_TIMEOUT, BZIMAGE, DEBIAN, PVH, Flavour, facts, rootfs, run_linux, script_word,
+    start_linux,
 )
-from mayfly import Monitor, digest, drive, make_disk, tempdir
+from mayfly import Monitor, digest, drive, make_disk, skip, tempdir
 
 WRITE = """
 set -e
@@ -120,8 +118,6 @@ def test_discard_frees_space_on_the_host():
     script = "blkdiscard /dev/vda 2>/dev/null || echo discard=no; sync"
     output = run_linux(PVH, script, drives=[drive(path, cache_type="Writeback")])
     if facts(output).get("discard") == "no":
-        from mayfly import skip
-
         skip("the guest has no blkdiscard or the drive offers no discard")
     assert path.stat().st_blocks < before // 4, "nothing was given back"
 

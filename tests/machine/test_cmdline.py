@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-from pathlib import Path
 
-from mayfly import BINARY, Monitor, TIMEOUT, SCALE, config_file, guest, run_to_end, tempdir
+from mayfly import BINARY, SCALE, TIMEOUT, Monitor, guest, tempdir
 
 BAD_LEVEL, BAD_ARGUMENT = 152, 153
 

@@ -6,6 +6,7 @@ import fcntl
 import os
 import pty
 import select
+import signal
 import termios
 
 from mayfly import Deadline, Monitor, Output, guest, guest_verdict, needs, run_guest, start_guest
@@ -137,49 +138,49 @@ def test_serial_output_to_a_file():
         assert "hello" not in m.output()
 
 
-def terminal():
-    """A pseudo terminal; the guest's end as a file descriptor, ours as Output."""
-    ours, theirs = pty.openpty()
-    return ours, theirs
+class Terminal:
+    """A guest whose console is a pseudo terminal, which it owns as a shell's child would."""
+
+    def __init__(self, word: str):
+        self.ours, self.theirs = pty.openpty()
+        self.before = termios.tcgetattr(self.theirs)
+        self.monitor = start_guest(
+            "console", f"do={word}", stdin=self.theirs, stdout=self.theirs, preexec_fn=self._own
+        )
+        self.screen = Output(self.ours)
+        self.wait_for(b"listening")
+
+    def _own(self) -> None:
+        os.setsid()
+        fcntl.ioctl(self.theirs, termios.TIOCSCTTY, 0)
+
+    def wait_for(self, text: bytes) -> None:
+        self.screen.wait(lambda data: text in data, Deadline(None, repr(text)))
+
+    def is_as_before(self) -> bool:
+        return termios.tcgetattr(self.theirs) == self.before
 
 
 def test_terminal_is_raw_while_running_and_restored_after():
-    ours, theirs = terminal()
-    before = termios.tcgetattr(theirs)
-
-    def own_the_terminal():
-        os.setsid()
-        fcntl.ioctl(theirs, termios.TIOCSCTTY, 0)
-
-    with start_guest(
-        "console", "do=echo", stdin=theirs, stdout=theirs, preexec_fn=own_the_terminal
-    ) as m:
-        screen = Output(ours)
-        screen.wait(lambda d: b"listening" in d, Deadline(None, "the guest"))
-        raw = termios.tcgetattr(theirs)
-        assert not raw[3] & (termios.ICANON | termios.ECHO), "the terminal is not raw"
-        os.write(ours, b"abc")
-        screen.wait(lambda d: b"ABC" in d, Deadline(None, "the echo"))
-        os.write(ours, b"q")
-        assert m.wait_exit() == 0
-        assert termios.tcgetattr(theirs) == before, "the terminal was not given back as it was"
-        os.close(theirs)
+    t = Terminal("echo")
+    raw = termios.tcgetattr(t.theirs)
+    assert not raw[3] & (termios.ICANON | termios.ECHO), "the terminal is not raw"
+    os.write(t.ours, b"abc")
+    t.wait_for(b"ABC")
+    os.write(t.ours, b"q")
+    assert t.monitor.wait_exit() == 0
+    assert t.is_as_before(), "the terminal was not given back as it was"
 
 
 def test_terminal_is_restored_when_terminated():
-    ours, theirs = terminal()
-    before = termios.tcgetattr(theirs)
+    t = Terminal("echo")
+    t.monitor.signal(signal.SIGTERM)
+    assert t.monitor.wait_exit() == -signal.SIGTERM
+    assert t.is_as_before(), "the terminal was not given back as it was"
 
-    def own_the_terminal():
-        os.setsid()
-        fcntl.ioctl(theirs, termios.TIOCSCTTY, 0)
 
-    with start_guest(
-        "console", "do=echo", stdin=theirs, stdout=theirs, preexec_fn=own_the_terminal
-    ) as m:
-        screen = Output(ours)
-        screen.wait(lambda d: b"listening" in d, Deadline(None, "the guest"))
-        m.signal(15)
-        assert m.wait_exit() == -15
-        assert termios.tcgetattr(theirs) == before, "the terminal was not given back as it was"
-        os.close(theirs)
+def test_terminal_is_restored_when_the_monitor_crashes():
+    t = Terminal("echo")
+    t.monitor.signal(signal.SIGSEGV)
+    assert t.monitor.wait_exit() == 150
+    assert t.is_as_before(), "the terminal was not given back as it was"

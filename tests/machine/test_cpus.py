@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from mayfly import guest_verdict, run_guest, start_guest
+from mayfly import run_guest, start_guest
 
 
 def test_two_processors_start():

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 from mayfly import needs, run_guest, start_guest
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import re
 import signal
-from pathlib import Path
 
-from mayfly import Monitor, config_file, digest, drive, guest, guest_verdict, make_disk, needs
-from mayfly import start_guest, tempdir
+from mayfly import (
+    Monitor, config_file, digest, drive, guest, guest_verdict, make_disk, start_guest, tempdir,
+)
 
 SIZE = 64 * 512
 
