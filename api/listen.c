@@ -13,7 +13,7 @@
 #include <sys/socket.h>
 #include <sys/un.h>
 
-#define BACKLOG 128
+#define BACKLOG SOMAXCONN /* a burst of clients waits rather than being refused */
 #define TRIES	4
 
 static int bind_at(int fd, const char *path)

@@ -15,6 +15,7 @@
 #include <sys/mman.h>
 #include <sys/socket.h>
 
+#define ACCEPT_BATCH  16
 #define FLUSH_MS      1000 /* for all clients together, at the end */
 #define PAYLOAD_LIMIT (64u << 20)
 
@@ -108,23 +109,30 @@ static void accept_without_descriptors(struct server *s)
 	log_guest("No file descriptors left: an API connection was refused.");
 }
 
-static void on_connection(void *owner, u32 events)
+static bool accept_one(struct server *s)
 {
-	struct server *s = owner;
 	int fd = accept4(s->listener.fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 	struct conn *c;
 
-	(void)events;
 	if (fd < 0) {
 		if (errno == EMFILE || errno == ENFILE)
 			accept_without_descriptors(s);
-		return;
+		return false;
 	}
 	c = make_room(s);
 	if (c)
 		conn_open(c, fd);
 	else
 		turn_away(fd);
+	return true;
+}
+
+/* Some at once, so that a burst passes quickly; not all, so that others are served in between. */
+static void on_connection(void *owner, u32 events)
+{
+	(void)events;
+	for (int i = 0; i < ACCEPT_BATCH && accept_one(owner); i++)
+		;
 }
 
 /* ---- life --------------------------------------------------------------------------------- */

@@ -420,15 +420,15 @@ def test_no_descriptors_left():
         refused = 0
         for _ in range(9):
             client = m.raw()
-            client.send(GET)
             try:
+                client.send(GET)
                 answer = client.response()
                 clients.append(client)
                 assert answer.status in (200, 503)
                 refused += answer.status == 503
-            except (ConnectionError, TimeoutError):
+            except (ConnectionError, TimeoutError):  # gone before we could ask
                 refused += 1
-        assert refused and len(clients) > refused
+        assert 0 < refused < 9, refused
         ticks = m.cpu_ticks()
         select.select([m.pidfd], [], [], 0.5)
         assert m.cpu_ticks() - ticks < 10, "it turns in circles"
