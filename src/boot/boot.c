@@ -131,24 +131,21 @@ static int load_initrd(const struct boot_config *cfg, const struct mem *mem, str
 /*
  * Devices are in the DSDT and, for kernels that do not read it, on the command line. A kernel that
  * reads both tries each device twice, fails with -EBUSY the second time and prints two lines about
- * it. So they are on the command line only if this kernel is told to ignore ACPI, cannot use it,
- * or is not known to: too many names are noise, too few are a guest without disks (docs/boot.md).
+ * it. So they are on the command line only if this kernel is told to ignore ACPI or is not
+ * known to read it: too many names are noise, too few are a guest without disks (docs/boot.md).
  */
 static int write_tables(const struct boot_config *cfg, const struct boot_machine *machine,
 			const struct mem *mem, struct params *params, struct err *err)
 {
 	const char *args = cmdline_args(cfg);
-	enum image_acpi judged = params->image->acpi;
-	bool acpi = !cmdline_acpi_off(args) && judged != IMAGE_ACPI_FAILS;
-	unsigned flags = (acpi ? 0 : CMDLINE_ACPI_OFF) |
-			 (acpi && judged == IMAGE_ACPI_FINDS ? 0 : CMDLINE_LIST_DEVICES);
+	bool acpi = !cmdline_acpi_off(args), list = !acpi || !params->image->reads_dsdt;
 	char *line = mem_at(mem, LAYOUT_CMDLINE, LAYOUT_CMDLINE_MAX);
 	size_t len;
 	int r;
 
 	if (!line)
 		return fail(err, -EINVAL, "no guest memory for the command line");
-	r = cmdline_build(line, &len, args, machine, flags, err);
+	r = cmdline_build(line, &len, args, machine, list, err);
 	if (r < 0)
 		return r;
 	if (len >= params->image->cmdline_max)

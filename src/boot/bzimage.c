@@ -117,14 +117,13 @@ static int check_sizes(const struct image_file *file, struct bzimage *bz, struct
  * for the RSDP itself (arch/x86/boot/compressed/acpi.c, Linux 5.1), so the signature is among its
  * strings, after the payload. A Linux with ACPI has ACPI in its virtio-mmio driver too.
  */
-static enum image_acpi judge_acpi(const struct bzimage *bz, const u8 *loaded)
+static bool reads_dsdt(const struct bzimage *bz, const u8 *loaded)
 {
 	u64 end = (u64)bz->hdr.payload_offset + bz->hdr.payload_length;
 
 	if (!bz->hdr.payload_length || end >= bz->len)
-		return IMAGE_ACPI_UNKNOWN;
-	return memmem(loaded + end, bz->len - end, "RSD PTR ", 8) ? IMAGE_ACPI_FINDS
-								  : IMAGE_ACPI_UNKNOWN;
+		return false;
+	return memmem(loaded + end, bz->len - end, "RSD PTR ", 8);
 }
 
 int bzimage_load(const struct image_file *file, const struct mem *mem, struct image *image,
@@ -157,6 +156,6 @@ int bzimage_load(const struct image_file *file, const struct mem *mem, struct im
 	image->entry = at + ENTRY_64;
 	image->initrd_end = MIN(mem_low_end(mem), (u64)bz.hdr.initrd_addr_max + 1);
 	image->cmdline_max = MIN(LAYOUT_CMDLINE_MAX, (u64)bz.hdr.cmdline_size + 1);
-	image->acpi = judge_acpi(&bz, loaded);
+	image->reads_dsdt = reads_dsdt(&bz, loaded);
 	return 0;
 }

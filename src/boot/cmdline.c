@@ -120,7 +120,8 @@ static int check_characters(const char *args, struct err *err)
 }
 
 int cmdline_build(char out[LAYOUT_CMDLINE_MAX], size_t *len, const char *args,
-		  const struct boot_machine *machine, unsigned flags, struct err *err)
+		  const struct boot_machine *machine, bool list_devices,
+		  struct err *err)
 {
 	struct line line = { .text = out };
 	const char *tail = args;
@@ -141,11 +142,9 @@ int cmdline_build(char out[LAYOUT_CMDLINE_MAX], size_t *len, const char *args,
 	add(&line, "%.*s", (int)kernel_len, args);
 	if (!cmdline_has(args, "pci=off"))
 		add_word(&line, "pci=off");
-	if (flags & CMDLINE_ACPI_OFF && !cmdline_acpi_off(args))
-		add_word(&line, "acpi=off");
 	if (machine->root_drive)
 		add_root(&line, machine);
-	if (flags & CMDLINE_LIST_DEVICES)
+	if (list_devices)
 		add_devices(&line, machine->n_devices);
 	if (*tail)
 		add_word(&line, tail);

@@ -20,15 +20,12 @@ bool cmdline_has(const char *args, const char *word);
 /* True if they make Linux ignore ACPI; the last of acpi=off and acpi=force counts, as there. */
 bool cmdline_acpi_off(const char *args);
 
-/* What else the machine has to say. */
-#define CMDLINE_ACPI_OFF     1u /* "acpi=off", unless it is off already */
-#define CMDLINE_LIST_DEVICES 2u /* a virtio_mmio.device= for each */
-
 /*
  * Writes the terminated line, at most LAYOUT_CMDLINE_MAX bytes, and gives its length without the
- * terminator.
+ * terminator. `list_devices`: with a virtio_mmio.device= for each.
  */
 int cmdline_build(char out[LAYOUT_CMDLINE_MAX], size_t *len, const char *args,
-		  const struct boot_machine *machine, unsigned flags, struct err *err) MUST_CHECK;
+		  const struct boot_machine *machine, bool list_devices,
+		 struct err *err) MUST_CHECK;
 
 #endif

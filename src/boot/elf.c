@@ -208,63 +208,46 @@ static int set_entry(const struct elf *elf, struct image *image, struct err *err
 		    elf->has_pvh ? "PVH entry" : "entry", entry);
 }
 
-/* Ids that are the first member of a struct acpi_device_id, in the order of the bits below. */
-static const char ids[][9] = { LAYOUT_VIRTIO_HID, "PNP0A03" };
-
-#define HAS_VIRTIO 1u
-#define HAS_PCI	   2u
-#define HAS_ALL	   3u
-
 /*
- * Which of the ids are among the aligned 64-bit words from `from` on. From the end: the tables are
- * in .rodata, which lies behind the code in the same segment.
+ * Whether the id is among the aligned 64-bit words from `from` on. From the end: the tables are in
+ * .rodata, which lies behind the code in the same segment.
  */
-static unsigned find_ids(const u8 *from, u64 len)
+static bool has_word(const u8 *from, u64 len, const char id[8])
 {
 	enum { STEP = 512 };
 	const u64 *words = (const u64 *)(const void *)from;
-	u64 virtio, pci, n = len / sizeof *words;
-	unsigned found = 0;
+	u64 word, n = len / sizeof *words;
+	bool found = false;
 
-	memcpy(&virtio, ids[0], sizeof virtio);
-	memcpy(&pci, ids[1], sizeof pci);
-	while (n && found != HAS_ALL) {
-		u64 step = n % STEP ? n % STEP : STEP, hit_virtio = 0, hit_pci = 0;
+	memcpy(&word, id, sizeof word);
+	while (n && !found) {
+		u64 step = n % STEP ? n % STEP : STEP, hit = 0;
 
 		n -= step;
-		for (u64 i = 0; i < step; i++) {
-			hit_virtio |= words[n + i] == virtio;
-			hit_pci |= words[n + i] == pci;
-		}
-		found |= (hit_virtio ? HAS_VIRTIO : 0) | (hit_pci ? HAS_PCI : 0);
+		for (u64 i = 0; i < step; i++)
+			hit |= words[n + i] == word;
+		found = hit;
 	}
 	return found;
 }
 
 /*
- * A built-in virtio-mmio driver has its ACPI id in the kernel if, and only if, the kernel has ACPI.
- * But Linux's ACPI does not start without PCI support: the tables are read, the legacy interrupt
- * numbers are given up, and then installing a handler for PCI configuration space fails
- * (acpica/evhandler.c, "During Region initialization"). Support for PCI shows by the root bridge's
- * id.
+ * A built-in virtio-mmio driver has its ACPI id in the kernel if, and only if, the kernel has ACPI:
+ * the id is the first member of a struct acpi_device_id, aligned, in read-only data.
  */
-static enum image_acpi judge_acpi(const struct elf *elf, const struct mem *mem)
+static bool reads_dsdt(const struct elf *elf, const struct mem *mem)
 {
-	unsigned found = 0;
-
-	for (unsigned i = 0; i < elf->ehdr.e_phnum && found != HAS_ALL; i++) {
+	for (unsigned i = 0; i < elf->ehdr.e_phnum; i++) {
 		const Elf64_Phdr *p = &elf->phdr[i];
 		const u8 *host;
 
 		if (p->p_type != PT_LOAD || p->p_flags & PF_W || p->p_paddr % sizeof(u64))
 			continue;
 		host = mem_at(mem, p->p_paddr, p->p_filesz);
-		if (host)
-			found |= find_ids(host, p->p_filesz);
+		if (host && has_word(host, p->p_filesz, LAYOUT_VIRTIO_HID))
+			return true;
 	}
-	if (!(found & HAS_VIRTIO))
-		return IMAGE_ACPI_UNKNOWN;
-	return found & HAS_PCI ? IMAGE_ACPI_FINDS : IMAGE_ACPI_FAILS;
+	return false;
 }
 
 int elf_load(const struct image_file *file, const struct mem *mem, struct image *image,
@@ -284,6 +267,6 @@ int elf_load(const struct image_file *file, const struct mem *mem, struct image 
 		return r;
 	image->initrd_end = mem_low_end(mem);
 	image->cmdline_max = LAYOUT_CMDLINE_MAX;
-	image->acpi = judge_acpi(&elf, mem);
+	image->reads_dsdt = reads_dsdt(&elf, mem);
 	return 0;
 }

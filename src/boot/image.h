@@ -28,19 +28,12 @@ struct image_range {
 	u64 gpa, len;
 };
 
-/* Whether the kernel will find virtio-mmio devices in the DSDT (docs/boot.md). */
-enum image_acpi {
-	IMAGE_ACPI_UNKNOWN,
-	IMAGE_ACPI_FINDS,
-	IMAGE_ACPI_FAILS, /* it would look there, but its ACPI cannot start */
-};
-
 struct image {
 	enum boot_entry how;
 	u64 entry;	 /* guest physical address of the first instruction */
 	u64 initrd_end;	 /* the initrd must end here or below */
 	u32 cmdline_max; /* bytes, with the terminator */
-	enum image_acpi acpi;
+	bool reads_dsdt; /* known to find virtio-mmio devices by ACPI (docs/boot.md) */
 	u8 setup_header[256]; /* bzImage: the file's own bytes from 0x1f1 on ... */
 	u32 setup_header_len; /* ... and how many; 0: none */
 	struct image_range range[IMAGE_RANGES_MAX];

@@ -9,17 +9,17 @@ static char line[LAYOUT_CMDLINE_MAX];
 static size_t len;
 static struct err err;
 
-static int build(const char *args, const struct boot_machine *machine, unsigned flags)
+static int build(const char *args, const struct boot_machine *machine, bool list_devices)
 {
 	memset(line, '#', sizeof line);
 	err.msg[0] = '\0';
-	return cmdline_build(line, &len, args, machine, flags, &err);
+	return cmdline_build(line, &len, args, machine, list_devices, &err);
 }
 
-static void assert_line(const char *args, const struct boot_machine *machine, unsigned flags,
+static void assert_line(const char *args, const struct boot_machine *machine, bool list_devices,
 			const char *expected)
 {
-	assert_int_equal(build(args, machine, flags), 0);
+	assert_int_equal(build(args, machine, list_devices), 0);
 	assert_string_equal(line, expected);
 	assert_int_equal(len, strlen(expected));
 }
@@ -68,7 +68,7 @@ static void a_root_drive_is_named(void **state)
 static void devices_are_listed_in_their_order(void **state)
 {
 	(void)state;
-	assert_line("a", &two_devices, CMDLINE_LIST_DEVICES,
+	assert_line("a", &two_devices, true,
 		    "a pci=off virtio_mmio.device=4K@0xc0001000:6 "
 		    "virtio_mmio.device=4K@0xc0002000:7");
 	assert_line("a", &two_devices, 0, "a pci=off");
@@ -79,7 +79,7 @@ static void everything_is_added_before_inits_arguments(void **state)
 	struct boot_machine m = { .root_drive = true, .n_devices = 1 };
 
 	(void)state;
-	assert_line("a -- init --flag", &m, CMDLINE_LIST_DEVICES,
+	assert_line("a -- init --flag", &m, true,
 		    "a pci=off root=/dev/vda rw virtio_mmio.device=4K@0xc0001000:6 "
 		    "-- init --flag");
 	assert_line("a --", &bare, 0, "a pci=off --");
@@ -90,15 +90,6 @@ static void everything_is_added_before_inits_arguments(void **state)
 	assert_line("a --b", &bare, 0, "a --b pci=off");
 	assert_line("a--", &bare, 0, "a-- pci=off");
 	assert_line("a=\"x -- y\" b", &bare, 0, "a=\"x -- y\" b pci=off");
-}
-
-static void acpi_is_switched_off_once(void **state)
-{
-	(void)state;
-	assert_line("a", &bare, CMDLINE_ACPI_OFF, "a pci=off acpi=off");
-	assert_line("acpi=off a", &bare, CMDLINE_ACPI_OFF, "acpi=off a pci=off");
-	assert_line("acpi=force", &bare, CMDLINE_ACPI_OFF, "acpi=force pci=off acpi=off");
-	assert_line("a -- acpi=off", &bare, CMDLINE_ACPI_OFF, "a pci=off acpi=off -- acpi=off");
 }
 
 static void acpi_is_off_when_the_kernel_reads_so(void **state)
@@ -151,7 +142,7 @@ static void a_line_of_64_kib_is_refused(void **state)
 	char *args = long_args(65536);
 
 	(void)state;
-	assert_int_equal(build(args, &two_devices, CMDLINE_LIST_DEVICES), -E2BIG);
+	assert_int_equal(build(args, &two_devices, true), -E2BIG);
 	assert_non_null(strstr(err.msg, "65536 bytes given"));
 	free(args);
 }
@@ -178,7 +169,7 @@ static void all_devices_fit_beside_the_default_arguments(void **state)
 				  .n_devices = LAYOUT_DEVICES_MAX };
 
 	(void)state;
-	assert_int_equal(build(BOOT_ARGS_DEFAULT, &m, CMDLINE_LIST_DEVICES), 0);
+	assert_int_equal(build(BOOT_ARGS_DEFAULT, &m, true), 0);
 	assert_non_null(strstr(line, " virtio_mmio.device=4K@0xc0020000:37"));
 }
 
@@ -212,7 +203,6 @@ int main(void)
 		cmocka_unit_test(a_root_drive_is_named),
 		cmocka_unit_test(devices_are_listed_in_their_order),
 		cmocka_unit_test(everything_is_added_before_inits_arguments),
-		cmocka_unit_test(acpi_is_switched_off_once),
 		cmocka_unit_test(acpi_is_off_when_the_kernel_reads_so),
 		cmocka_unit_test(the_longest_line_fits_with_its_terminator),
 		cmocka_unit_test(a_line_of_64_kib_is_refused),
