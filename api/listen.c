@@ -22,7 +22,7 @@ static int bind_at(int fd, const char *path)
 
 	if (strlen(path) >= sizeof addr.sun_path)
 		return -ENAMETOOLONG;
-	strcpy(addr.sun_path, path);
+	memcpy(addr.sun_path, path, strlen(path) + 1);
 	return bind(fd, (const struct sockaddr *)&addr, sizeof addr) < 0 ? -errno : 0;
 }
 

@@ -24,13 +24,13 @@ enum phase {
 };
 
 struct route {
-	enum http_verb verb;
 	const char *path;
-	enum phase phase;
 	int (*handle)(struct call *call); /* NULL: known, but not supported yet */
 	const struct json_object *body;
 	void (*prepare)(struct call *call); /* what the body is decoded over; NULL: zeros */
-	bool boot_specific;		    /* trying it forbids loading a snapshot */
+	enum http_verb verb;
+	enum phase phase;
+	bool boot_specific; /* trying it forbids loading a snapshot */
 	bool body_optional;
 };
 

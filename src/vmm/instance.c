@@ -39,7 +39,7 @@ int instance_create(struct instance **out, const char *id, struct loop *loop,
 	if (!inst)
 		return fail(err, -ENOMEM, "no memory for the configuration");
 	assert(strlen(id) <= CONFIG_ID_MAX);
-	strcpy(inst->id, id);
+	memcpy(inst->id, id, strlen(id) + 1);
 	config_init(&inst->config);
 	inst->loop = loop;
 	inst->callbacks = *callbacks;
@@ -195,7 +195,7 @@ static int change_backing(struct instance *inst, struct drive_config *drive, con
 		return fail_prefix(err, r, "Virtio backend error: ");
 	close(drive->blk.fd);
 	drive->blk.fd = steal_fd(&fd);
-	strcpy(drive->blk.path, path);
+	memcpy(drive->blk.path, path, strlen(path) + 1); /* it came in a field of that size */
 	return 0;
 }
 

@@ -252,7 +252,7 @@ int instance_load_config_file(struct instance *inst, const char *path, struct er
 	struct loader *loader = NULL;
 	int r = read_file(&loader, path, err);
 
-	if (!r) {
+	if (loader) {
 		loader->inst = inst;
 		r = apply_all(loader, err);
 	}

@@ -222,7 +222,7 @@ static size_t put_prefix(char *line, size_t size, enum log_level level, const ch
 /* Appends `text` with control characters made visible; clips. Leaves room for the newline. */
 static size_t put_escaped(char *line, size_t at, size_t size, const char *text)
 {
-	for (; *text; text++) {
+	for (; *text && at < size; text++) {
 		unsigned char c = (unsigned char)*text;
 		char piece[8] = { (char)c };
 
@@ -234,10 +234,8 @@ static size_t put_escaped(char *line, size_t at, size_t size, const char *text)
 			strcpy(piece, "\\t");
 		else if (c < 0x20 || c == 0x7f)
 			snprintf(piece, sizeof piece, "\\x%02x", c);
-		if (at + strlen(piece) >= size)
-			break;
-		memcpy(line + at, piece, strlen(piece));
-		at += strlen(piece);
+		for (const char *p = piece; *p && at < size; p++)
+			line[at++] = *p;
 	}
 	return at;
 }
