@@ -157,6 +157,27 @@ kernel: deps
 	$(Q)images/kernel/build.sh smp $(abspath $(IMG))
 	$(Q)images/kernel/build.sh up $(abspath $(IMG))
 
+# ---- benchmarks ----------------------------------------------------------------------------------
+
+# They judge nothing and assert no time: medians, the host they were taken on, JSON in $(B)/bench/.
+BENCH := drive touch kvm_floor
+
+$(B)/bench/%: benchmarks/%.c benchmarks/sample.h
+	$(say) CC $<
+	$(Q)mkdir -p $(@D) && $(CC) $(STD) $(WARN) -O2 -static -o $@ $<
+
+$(B)/bench/first.elf: benchmarks/first.S
+	$(say) AS $<
+	$(Q)mkdir -p $(@D) && $(CC) -nostdlib -static -no-pie \
+		-Wl,-Ttext=0x100000,--build-id=none,-z,noexecstack,-n -o $@ $<
+
+.PHONY: bench
+bench: all $(BENCH:%=$(B)/bench/%) $(B)/bench/first.elf
+	$(Q)$(PYTHON) benchmarks/floor.py
+	$(Q)$(PYTHON) benchmarks/start.py
+	$(Q)$(PYTHON) benchmarks/memory.py
+	$(Q)$(PYTHON) benchmarks/boot.py
+
 # ---- packages ------------------------------------------------------------------------------------
 
 DEPS_BUILD  := gcc make libc6-dev linux-libc-dev libjsmn-dev liburing-dev node-llhttp
