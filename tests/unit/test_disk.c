@@ -165,6 +165,14 @@ static bool file_pattern(u64 at, size_t len)
 	return yes;
 }
 
+/* Nothing of the file stays in the page cache. */
+static void cool(void)
+{
+	assert_int_equal(fsync(fd), 0);
+	assert_int_equal(posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED), 0);
+	assert_int_equal(posix_fadvise(fd, 0, 0, POSIX_FADV_RANDOM), 0);
+}
+
 static u64 allocated(void)
 {
 	struct stat st;
@@ -467,19 +475,47 @@ static void what_is_written_is_read_back(void **state)
 	assert_true(file_pattern(KIB(64) + 8192, 512));
 }
 
-static void segments_are_filled_in_order(void **state)
+static void read_segments(bool cold)
 {
 	u8 data[3][2048];
 	struct iovec iov[3] = { { data[2], 1 }, { data[0], 2048 }, { data[1], 511 + 512 } };
 	struct disk_io io = request(DISK_READ, 1536, 3072);
 
-	(void)state;
+	if (cold)
+		cool();
+	memset(data, 0, sizeof data);
 	io.iov = iov;
 	io.n_iov = 3;
 	assert_int_equal(finish(&io), 0);
 	assert_true(has_pattern(data[2], 1536, 1));
 	assert_true(has_pattern(data[0], 1537, 2048));
 	assert_true(has_pattern(data[1], 1537 + 2048, 1023));
+}
+
+static void segments_are_filled_in_order(void **state)
+{
+	(void)state;
+	read_segments(false);
+	read_segments(true);
+}
+
+static void segments_are_written_in_order(void **state)
+{
+	u8 data[2][1024];
+	struct iovec iov[2] = { { data[1], 100 }, { data[0], 924 } };
+	struct disk_io io = request(DISK_WRITE, 512, 1024);
+
+	(void)state;
+	memset(data[0], 4, sizeof data[0]);
+	memset(data[1], 9, sizeof data[1]);
+	io.iov = iov;
+	io.n_iov = 2;
+	assert_int_equal(finish(&io), 0);
+	assert_int_equal(pread(fd, data, 1024, 512), 1024);
+	for (size_t i = 0; i < 1024; i++)
+		assert_int_equal(data[0][i], i < 100 ? 9 : 4);
+	assert_true(file_pattern(0, 512));
+	assert_true(file_pattern(1536, 512));
 }
 
 static void nothing_is_transferred_at_once(void **state)
@@ -496,12 +532,10 @@ static void a_cold_read_comes_through_the_loop(void **state)
 	u8 data[4096];
 
 	(void)state;
-	assert_int_equal(fsync(fd), 0);
-	assert_int_equal(posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED), 0);
+	cool();
 	assert_int_equal(transfer(DISK_READ, MIB(1), data, sizeof data), 0);
 	assert_true(has_pattern(data, MIB(1), sizeof data));
-	assert_int_equal(posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED), 0);
-	assert_int_equal(posix_fadvise(fd, 0, 0, POSIX_FADV_RANDOM), 0);
+	cool();
 	assert_int_equal(transfer(DISK_READ, MIB(2), data, 512), 0);
 	/* Half of this one is in the page cache now: a short count first. */
 	assert_int_equal(transfer(DISK_READ, MIB(2) - 2048, data, sizeof data), 0);
@@ -790,9 +824,7 @@ static void another_thread_can_cancel_without_entering_the_ring(void **state)
 	void *result;
 
 	(void)state;
-	assert_int_equal(fsync(fd), 0);
-	assert_int_equal(posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED), 0);
-	assert_int_equal(posix_fadvise(fd, 0, 0, POSIX_FADV_RANDOM), 0);
+	cool();
 	for (u64 i = 0; i < DISK_DEPTH; i++) {
 		iov[i] = (struct iovec){ data[i], sizeof data[i] };
 		io[i] = request(i % 4 ? DISK_READ : DISK_WRITE, i * 8192, sizeof data[i]);
@@ -808,6 +840,36 @@ static void another_thread_can_cancel_without_entering_the_ring(void **state)
 	/* And the disk is as good as new. */
 	assert_int_equal(transfer(DISK_READ, 4096, data[0], 4096), 0);
 	assert_true(has_pattern(data[0], 4096, 4096));
+}
+
+static void a_cancel_does_not_go_on_with_what_is_half_done(void **state)
+{
+	static u8 data[64][8192];
+	struct rlimit was, limit;
+	struct iovec iov[64];
+	struct disk_io io[64];
+
+	(void)state;
+	signal(SIGXFSZ, SIG_IGN);
+	assert_int_equal(getrlimit(RLIMIT_FSIZE, &was), 0);
+	limit = was;
+	limit.rlim_cur = MIB(2); /* in the middle of each write: a short count */
+	assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
+	for (u64 i = 0; i < 64; i++) {
+		iov[i] = (struct iovec){ data[i], sizeof data[i] };
+		io[i] = request(DISK_WRITE, MIB(2) - 4096, sizeof data[i]);
+		io[i].iov = &iov[i];
+		io[i].n_iov = 1;
+		disk_submit(disk, &io[i]);
+	}
+	disk_kick(disk);
+	alarm(20);
+	disk_cancel(disk);
+	alarm(0);
+	assert_int_equal(setrlimit(RLIMIT_FSIZE, &was), 0);
+	assert_int_equal(n_done, 64);
+	for (int i = 0; i < 64; i++)
+		assert_true(io[i].result == -EFBIG || (uring && io[i].result == -ECANCELED));
 }
 
 static int exit_code(pid_t pid)
@@ -946,6 +1008,7 @@ int main(void)
 		cmocka_unit_test(a_refused_range_fails_when_the_reason_is_real),
 		BOTH(what_is_written_is_read_back),
 		BOTH(segments_are_filled_in_order),
+		BOTH(segments_are_written_in_order),
 		BOTH(nothing_is_transferred_at_once),
 		BOTH(a_cold_read_comes_through_the_loop),
 		BOTH(a_read_beyond_the_end_is_zeros_and_an_error),
@@ -962,6 +1025,7 @@ int main(void)
 		BOTH(clearing_past_the_end_does_not_grow_the_file),
 		BOTH(a_swap_waits_for_the_writes_to_the_old_file),
 		BOTH(another_thread_can_cancel_without_entering_the_ring),
+		BOTH(a_cancel_does_not_go_on_with_what_is_half_done),
 		BOTH(without_io_uring_the_disk_works_all_the_same),
 		BOTH(at_run_time_only_the_promised_system_calls_are_made),
 		BOTH(a_block_device_is_a_disk),
