@@ -97,7 +97,7 @@ static const char *check_rings(const struct vq *vq, u64 desc_len, u64 avail_len,
 int vq_activate(struct vq *vq, const struct mem *mem)
 {
 	u16 n = vq->size;
-	u64 desc_len = 16u * n, avail_len = 6 + 2u * n, used_len = 6 + 8u * n;
+	u64 desc_len = 16ull * n, avail_len = 6 + 2ull * n, used_len = 6 + 8ull * n;
 	void *desc, *avail, *used;
 
 	vq->desc = vq->avail = vq->used = NULL;

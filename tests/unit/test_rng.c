@@ -5,7 +5,9 @@
 
 #include <stdlib.h>
 #include <sys/epoll.h>
+#include <sys/random.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
 
 #define RINGS  0x10000
 #define BUFFER 0x100000
@@ -16,6 +18,34 @@ static struct loop *loop;
 static struct rng *rng;
 static struct device *dev;
 static struct ring ring;
+
+/* How the host's randomness behaves: the calls after `good` ones end like this. */
+static struct {
+	unsigned good;
+	bool interrupted; /* just once */
+	bool empty;
+	size_t at_most;
+} host;
+
+/* Stands before libc's. */
+ssize_t getrandom(void *to, size_t len, unsigned flags)
+{
+	bool good = host.good > 0;
+
+	host.good -= good;
+	if (!good && host.interrupted) {
+		host.interrupted = false;
+		errno = EINTR;
+		return -1;
+	}
+	if (!good && host.empty) {
+		errno = EAGAIN;
+		return -1;
+	}
+	if (host.at_most)
+		len = MIN(len, host.at_most);
+	return syscall(SYS_getrandom, to, len, flags);
+}
 
 static void go_live(u16 size)
 {
@@ -47,6 +77,7 @@ static int set_up(void **state)
 static int tear_down(void **state)
 {
 	(void)state;
+	memset(&host, 0, sizeof host);
 	rng_destroy(rng);
 	rng_destroy(NULL);
 	loop_destroy(loop);
@@ -275,6 +306,58 @@ static void the_edges_of_ram_can_be_filled(void **state)
 		assert_true(filled(edge[i], 64));
 }
 
+static void short_and_interrupted_randomness_is_asked_for_again(void **state)
+{
+	(void)state;
+	memset(at(BUFFER, 4096), 0, 4096);
+	host.at_most = 100;
+	host.good = 3;
+	host.interrupted = true;
+	ring_set(&ring, 0, BUFFER, 4096, R_WRITE, 0);
+	ring_offer(&ring, 0);
+	kick();
+	assert_false(host.interrupted);
+	assert_int_equal(ring_elem(&ring, 0).len, 4096);
+	assert_true(filled(BUFFER, 4096));
+}
+
+/* Only whole pieces are told of: a guest never takes its own old bytes for randomness. */
+static void randomness_that_ends_is_not_made_up(void **state)
+{
+	(void)state;
+	memset(at(BUFFER, 4096), 0, 4096);
+	ring_set(&ring, 0, BUFFER, 1024, R_WRITE | R_NEXT, 1);
+	ring_set(&ring, 1, BUFFER + 1024, 1024, R_WRITE, 0);
+	ring_offer(&ring, 0);
+	host.good = 1;
+	host.empty = true;
+	kick();
+	assert_int_equal(ring_elem(&ring, 0).len, 1024);
+	assert_true(filled(BUFFER, 1024));
+	assert_true(untouched(BUFFER + 1024, 1024));
+	assert_int_equal(dev->status, 15);
+}
+
+static void a_host_without_randomness_is_told_of_at_creation(void **state)
+{
+	struct rng *none = rng;
+	struct rlimit limit, old;
+	struct err err;
+
+	(void)state;
+	host.empty = true;
+	assert_int_equal(rng_create(&none, &mem, loop, &err), -EAGAIN);
+	assert_null(none);
+	assert_non_null(strstr(err.msg, "randomness"));
+	host.empty = false;
+	getrlimit(RLIMIT_NOFILE, &old);
+	limit = (struct rlimit){ 0, old.rlim_max };
+	setrlimit(RLIMIT_NOFILE, &limit);
+	assert_int_equal(rng_create(&none, &mem, loop, &err), -EMFILE);
+	setrlimit(RLIMIT_NOFILE, &old);
+	assert_null(none);
+}
+
 static void a_greedy_guest_shares_the_loop(void **state)
 {
 	unsigned turns = 0;
@@ -343,6 +426,9 @@ int main(void)
 		test(what_cannot_be_written_is_left_alone),
 		test(a_buffer_outside_ram_breaks_the_device_and_nothing_else),
 		test(the_edges_of_ram_can_be_filled),
+		test(short_and_interrupted_randomness_is_asked_for_again),
+		test(randomness_that_ends_is_not_made_up),
+		test(a_host_without_randomness_is_told_of_at_creation),
 		test(a_greedy_guest_shares_the_loop),
 		test(a_reset_at_each_point_of_the_way_up),
 	};
