@@ -111,7 +111,7 @@ static const struct device_type blk_type = {
 /* The serial number that Firecracker gives: guests find their disks by it. */
 static int identify(int fd, u8 id[BLK_ID_LEN], struct err *err)
 {
-	char text[3 * 20 + 1]; /* three numbers of 64 bits */
+	char text[3 * 20 + 1] = { 0 }; /* three numbers of 64 bits */
 	struct stat st;
 
 	if (fstat(fd, &st) < 0)
@@ -119,8 +119,7 @@ static int identify(int fd, u8 id[BLK_ID_LEN], struct err *err)
 			    OS_ERR_ARGS(errno));
 	snprintf(text, sizeof text, "%llu%llu%llu", (unsigned long long)st.st_dev,
 		 (unsigned long long)st.st_rdev, (unsigned long long)st.st_ino);
-	memset(id, 0, BLK_ID_LEN);
-	memcpy(id, text, MIN(strlen(text), BLK_ID_LEN));
+	memcpy(id, text, BLK_ID_LEN);
 	return 0;
 }
 

@@ -15,7 +15,9 @@
  *    read to be cleared, and saves that eventfd.
  *  - A buffered write to ext4 always goes to a kernel worker: 9 us against 2.7 us for pwritev. So
  * be it: pwritev may block for a journal commit or dirty page throttling, under the machine lock.
- *  - 64 submission and 256 completion entries take 12 KiB of kernel memory, 256 and 512 take 28.
+ *  - What is in the page cache is copied by the submission itself: 0.13 ms for 1 MiB, 14 ms for 64.
+ *    A guest may ask for gigabytes at once, so large transfers are sent to a worker (+ 0.1 ms).
+ *  - 64 submission and 256 completion entries take 12 KiB of shared rings, 256 and 512 take 28.
  *
  * Threads: the loop thread made and drives the ring. A vCPU thread comes here only to reset the
  * device (disk_cancel), and its filter does not let it enter the ring; but completions are posted
@@ -39,9 +41,10 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 
-#define SQ_ENTRIES 64	/* a batch larger than this is submitted in pieces */
-#define WORKERS	   16	/* kernel threads at most for one machine's blocking requests */
-#define SPINS	   1000 /* looks at the completion ring before napping between them */
+#define INLINE_MAX MIB(1) /* bytes moved in the call: 0.1 ms, if they are in the page cache */
+#define SQ_ENTRIES 64	  /* a batch larger than this is submitted in pieces */
+#define WORKERS	   16	  /* kernel threads at most for one machine's blocking requests */
+#define SPINS	   1000	  /* looks at the completion ring before napping between them */
 
 struct disk {
 	int fd;
@@ -208,6 +211,9 @@ static void ring_queue(struct disk *disk, struct disk_io *io)
 		io_uring_prep_nop(sqe);
 		break;
 	}
+	/* Or the kernel would copy it here and now, with the machine lock held by us. */
+	if (io->length > INLINE_MAX)
+		sqe->flags |= IOSQE_ASYNC;
 	io_uring_sqe_set_data(sqe, io);
 	disk->in_flight++;
 }
@@ -255,7 +261,7 @@ static bool read_cached(struct disk *disk, struct disk_io *io)
 {
 	int res;
 
-	if (io->op != DISK_READ || !disk->nowait || disk->missed)
+	if (io->op != DISK_READ || !disk->nowait || disk->missed || io->length > INLINE_MAX)
 		return false;
 	res = perform_next(disk, io, RWF_NOWAIT);
 	if (res > 0 && disk_ask_answer(io, res, &disk->flush_error))

@@ -542,6 +542,24 @@ static void a_cold_read_comes_through_the_loop(void **state)
 	assert_true(has_pattern(data, MIB(2) - 2048, sizeof data));
 }
 
+static void a_large_read_is_not_made_in_the_call(void **state)
+{
+	static u8 data[MIB(3)];
+	struct iovec iov = { data, sizeof data };
+	struct disk_io io = request(DISK_READ, 512, sizeof data);
+
+	(void)state;
+	assert_true(file_pattern(0, SIZE)); /* in the page cache now */
+	io.iov = &iov;
+	io.n_iov = 1;
+	disk_submit(disk, &io);
+	assert_int_equal(n_done, uring ? 0 : 1);
+	disk_kick(disk);
+	wait_for(1);
+	assert_int_equal(io.result, 0);
+	assert_true(has_pattern(data, 512, sizeof data));
+}
+
 static void a_read_beyond_the_end_is_zeros_and_an_error(void **state)
 {
 	u8 data[2048];
@@ -1011,6 +1029,7 @@ int main(void)
 		BOTH(segments_are_written_in_order),
 		BOTH(nothing_is_transferred_at_once),
 		BOTH(a_cold_read_comes_through_the_loop),
+		BOTH(a_large_read_is_not_made_in_the_call),
 		BOTH(a_read_beyond_the_end_is_zeros_and_an_error),
 		BOTH(a_durable_write_is_a_write),
 		BOTH(a_full_queue_is_finished_in_full),
