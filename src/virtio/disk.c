@@ -20,8 +20,7 @@
  *  - 64 submission and 256 completion entries take 12 KiB of shared rings, 256 and 512 take 28.
  *
  * Threads: the loop thread made and drives the ring. A vCPU thread comes here only to reset the
- * device (disk_cancel), and its filter does not let it enter the ring; but completions are posted
- * into shared memory by the kernel, so it can wait for them there.
+ * device (disk_cancel), and then only to wait in the ring, never to put anything into it.
  *
  * Invariants: in_flight counts the requests whose entry is filled and whose completion was not
  * seen; it never exceeds DISK_DEPTH, so the completion ring cannot overflow. Whenever the machine
@@ -34,17 +33,14 @@
 #include <fcntl.h>
 #include <liburing.h>
 #include <linux/fs.h>
-#include <linux/futex.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 
 #define INLINE_MAX MIB(1) /* bytes moved in the call: 0.1 ms, if they are in the page cache */
 #define SQ_ENTRIES 64	  /* a batch larger than this is submitted in pieces */
 #define WORKERS	   16	  /* kernel threads at most for one machine's blocking requests */
-#define SPINS	   1000	  /* looks at the completion ring before napping between them */
 
 struct disk {
 	int fd;
@@ -376,25 +372,18 @@ void disk_drain(struct disk *disk)
 	}
 }
 
-/* A nap with nothing but futex(2), which every thread may call. */
-static void nap(void)
-{
-	static const u32 never;
-	const struct timespec ts = { .tv_nsec = 50000 };
-
-	syscall(SYS_futex, &never, FUTEX_WAIT_PRIVATE, 0, &ts, NULL, 0);
-}
-
 void disk_cancel(struct disk *disk)
 {
+	struct io_uring_cqe *cqe;
+
 	assert(!disk->uring || !io_uring_sq_ready(&disk->ring));
 	disk->cancelling = true;
-	for (unsigned turn = 0; disk->in_flight; turn++) {
+	while (disk->in_flight) {
+		int r = io_uring_wait_cqe(&disk->ring, &cqe);
+
+		assert(r == 0 || r == -EINTR || r == -EAGAIN);
+		(void)r;
 		ring_reap(disk);
-		if (turn < SPINS)
-			__builtin_ia32_pause();
-		else
-			nap();
 	}
 	disk->cancelling = false;
 }

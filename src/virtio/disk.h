@@ -9,7 +9,7 @@
  * The loop thread only, except disk_cancel().
  *
  * After disk_create() nothing is allocated and the only system calls are io_uring_enter, preadv2,
- * pwritev2, fdatasync, fallocate and futex. SIGXFSZ must be ignored by the process (main does).
+ * pwritev2, fdatasync and fallocate. SIGXFSZ must be ignored by the process (main does).
  */
 #ifndef DISK_H
 #define DISK_H
@@ -78,8 +78,8 @@ void disk_drain(struct disk *disk);
 /*
  * Returns when nothing is in flight, as soon as the kernel has let go of each request: the rest of
  * one that is only half done is not asked for again (-ECANCELED). For a reset, so on any thread
- * with the machine lock, after a disk_kick(): makes no system call but futex. `done` must not
- * submit.
+ * with the machine lock, after a disk_kick(): makes no system call but io_uring_enter. `done` must
+ * not submit.
  */
 void disk_cancel(struct disk *disk);
 

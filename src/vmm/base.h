@@ -35,7 +35,7 @@ typedef int64_t i64;
 #define ALIGN_UP(n, to)	  ALIGN_DOWN((n) + (u64)(to)-1, to)
 
 #define container_of(ptr, type, member) \
-	((type *)(void *)((char *)(uintptr_t)(ptr)-offsetof(type, member)))
+	((type *)(void *)((char *)(ptr)-offsetof(type, member)))
 
 /* One load, one store, never repeated or torn by the compiler: for memory the guest can change. */
 #define READ_ONCE(x)	 (*(const volatile __typeof__(x) *)&(x))
