@@ -11,7 +11,7 @@
  *	do=halt		halts with interrupts off
  *	do=wait		halts with interrupts on, nothing will ever come
  *	do=spin		runs in a circle
- *	do=timer	writes the boot timer, then `n` other values to it
+ *	do=timer	writes the boot timer (not with magic=0), then `n` other values to it
  * With ap=1 a second processor does it, while the first spins.
  */
 #include "guest.h"
@@ -45,7 +45,8 @@ static void lost(void)
 
 static void timer(void)
 {
-	mmio_write(LAYOUT_BOOT_TIMER, 123, 1);
+	if (option("magic", 1))
+		mmio_write(LAYOUT_BOOT_TIMER, 123, 1);
 	for (u64 i = 0; i < option("n", 0); i++) {
 		mmio_write(LAYOUT_BOOT_TIMER + i % 0x1000, i % 123, 1);
 		mmio_write(LAYOUT_BOOT_TIMER + (i % 0x200) * 8, i, 8);

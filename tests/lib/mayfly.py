@@ -640,4 +640,6 @@ def run_guest(name: str, args: str = "", timeout: float | None = None, **more: A
     with start_guest(name, args, **more) as m:
         output = guest_verdict(m, timeout)
         assert m.wait_exit() == 0, f"the monitor ended with {m.exit_code}"
+        # By the guest's own last act, and by nothing that it did before.
+        assert "keyboard controller" in m.log(), m.log()
         return output

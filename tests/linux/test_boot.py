@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from typing import Callable
 
@@ -19,13 +20,19 @@ FLAVOURS = {
 # What a kernel says when something is wrong with the machine it was given.
 COMPLAINTS = "BUG|WARNING|Oops|Call Trace|unchecked MSR|nobody cared|Firmware Bug|soft lockup"
 
+# What it says of the processor itself is not ours: what it is not safe from, and, where QEMU emulates
+# the host, a size of its register file that does not fit (QEMU's own guests are told the same).
+OF_THE_CPU = "-e '/mitigation options/d'"
+if os.environ.get("MAYFLY_TESTBED"):
+    OF_THE_CPU += " -e '/XSAVE consistency/,/end trace/d'"
+
 LOOK = f"""
 echo cpus=$(cat /sys/devices/system/cpu/online)
 echo mem=$(awk '/MemTotal/ {{ print $2 }}' /proc/meminfo)
 echo clock=$(cat /sys/devices/system/clocksource/clocksource0/current_clocksource)
-echo complaints=$(dmesg | grep -cE '{COMPLAINTS}')
-dmesg | grep -E '{COMPLAINTS}'
-true
+dmesg | sed {OF_THE_CPU} | grep -E '{COMPLAINTS}' >/tmp/complaints
+echo complaints=$(wc -l </tmp/complaints)
+cat /tmp/complaints
 """
 
 
@@ -62,7 +69,7 @@ def test_entries_are_what_they_are_called():
 def memory(flavour: Flavour, mib: int) -> None:
     kib = int(look(flavour, mem_mib=mib)["mem"])
     # What the kernel takes for itself is not in MemTotal.
-    assert mib * 1024 * 0.75 < kib < mib * 1024, f"{kib} KiB of {mib} MiB"
+    assert mib * 1024 * 0.65 < kib < mib * 1024, f"{kib} KiB of {mib} MiB"
 
 
 def test_128_mib():
