@@ -50,6 +50,7 @@ void handlers_prepare_machine_patch(struct call *c)
 {
 	c->body->machine = c->inst->config.machine;
 	c->body->machine.template_given = false;
+	c->body->machine.pages_given = c->inst->config.machine.pages_chosen;
 }
 
 int handlers_put_machine(struct call *c)

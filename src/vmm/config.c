@@ -25,7 +25,10 @@ void config_init(struct config *cfg)
 	/* The rest is zero already or not looked at yet: most of the drives' pages stay untouched.
 	 */
 	cfg->machine =
-		(struct machine_config){ .vcpu_count = DEFAULT_VCPUS, .mem_mib = DEFAULT_MEM_MIB };
+		(struct machine_config){ .vcpu_count = DEFAULT_VCPUS,
+					 .mem_mib = DEFAULT_MEM_MIB,
+					 .huge_pages = MEM_PAGES_4K,
+					 .pages_given = true };
 	cfg->boot.kernel_fd = -1;
 	cfg->boot.initrd_fd = -1;
 	cfg->n_drives = 0;
@@ -46,6 +49,7 @@ void config_machine_defaults(const struct config *cfg, struct machine_config *ma
 {
 	*machine = (struct machine_config){ .vcpu_count = DEFAULT_VCPUS,
 					    .mem_mib = DEFAULT_MEM_MIB,
+					    .huge_pages = MEM_PAGES_4K,
 					    .cpu_template = cfg->machine.cpu_template };
 }
 
@@ -71,6 +75,8 @@ int config_put_machine(struct config *cfg, const struct machine_config *req, str
 	if (req->template_given && req->cpu_template != CONFIG_TEMPLATE_NONE)
 		log_warn("cpu_template is kept and shown, but not applied yet.");
 	cfg->machine = *req;
+	cfg->machine.pages_chosen = req->pages_given;
+	cfg->machine.pages_given = true;
 	cfg->machine.template_given = req->cpu_template != CONFIG_TEMPLATE_NONE;
 	return 0;
 }

@@ -41,6 +41,8 @@ struct machine_config {
 	bool smt;
 	bool track_dirty_pages;
 	enum mem_pages huge_pages;
+	bool pages_given;  /* of a request: it spelled huge_pages; true once stored */
+	bool pages_chosen; /* of what is stored: by the user, else the monitor is free to choose */
 	enum config_template cpu_template;
 	bool template_given; /* of a request: it spelled the deprecated field; else: there is one */
 };

@@ -36,6 +36,22 @@ static int region_memfd(struct mem_region *r, enum mem_pages pages)
 	return 0;
 }
 
+static int advise_pages(const struct mem_region *r, enum mem_pages pages)
+{
+	switch (pages) {
+	case MEM_PAGES_ANY:
+		madvise(r->host, r->size, MADV_HUGEPAGE);
+		return 0;
+	case MEM_PAGES_4K:
+		madvise(r->host, r->size, MADV_NOHUGEPAGE);
+		return 0;
+	case MEM_PAGES_TRANSPARENT:
+		return madvise(r->host, r->size, MADV_HUGEPAGE);
+	default:
+		return 0;
+	}
+}
+
 static int region_map(struct mem_region *r, enum mem_backing backing, enum mem_pages pages)
 {
 	int flags = backing == MEM_MEMFD ? MAP_SHARED : MAP_PRIVATE | MAP_ANONYMOUS;
@@ -64,7 +80,7 @@ static int region_map(struct mem_region *r, enum mem_backing backing, enum mem_p
 	if (mmap(host, r->size, PROT_READ | PROT_WRITE, flags | MAP_FIXED | MAP_NORESERVE, r->fd,
 		 0) == MAP_FAILED)
 		return -errno;
-	if (pages == MEM_PAGES_TRANSPARENT && madvise(host, r->size, MADV_HUGEPAGE) < 0)
+	if (advise_pages(r, pages) < 0)
 		return -errno;
 	/* Guest RAM in a core file helps nobody and tells too much. */
 	madvise(host, r->size, MADV_DONTDUMP);

@@ -26,8 +26,9 @@ enum mem_backing {
 };
 
 enum mem_pages {
-	MEM_PAGES_4K,	       /* "None": ordinary pages, transparent huge pages refused */
-	MEM_PAGES_TRANSPARENT, /* "Transparent": madvise(MADV_HUGEPAGE) */
+	MEM_PAGES_ANY,	       /* huge ones where the host has them to give */
+	MEM_PAGES_4K,	       /* "None": ordinary pages only */
+	MEM_PAGES_TRANSPARENT, /* "Transparent": an error where the host does not know them */
 	MEM_PAGES_2M,	       /* "2M": hugetlbfs pages, reserved at creation */
 };
 

@@ -57,7 +57,8 @@ static const struct json_names template_names = JSON_NAMES(template_name);
 			     track_dirty_pages) },                                                 \
 	{                                                                                          \
 		JSON_FIELD("huge_pages", JSON_ENUM, struct machine_config, huge_pages),            \
-			.names = &pages_names                                                      \
+			.names = &pages_names,                                                     \
+			JSON_GIVEN(struct machine_config, pages_given)                             \
 	}
 
 static const struct json_field machine_fields[] = { MACHINE_FIELDS(JSON_REQUIRED) };

@@ -114,7 +114,7 @@ static void more_than_the_host_has_is_refused_by_name(void **state)
 	assert_int_equal(mem_create(&mem, ALIGN_UP(all, 4096) + MIB(1), MEM_ANON, MEM_PAGES_4K, &err),
 			 -ENOMEM);
 	assert_string_equal(err.msg, "Invalid Memory Configuration: Cannot create mmap region: "
-				     "Cannot allocate memory (os error 12)");
+				     "Out of memory (os error 12)");
 	mem_destroy(&mem);
 }
 
