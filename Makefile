@@ -29,9 +29,9 @@ LLHTTP_DIR ?= /usr/share/llhttp
 LLHTTP_INC ?= /usr/share/include/llhttp
 LLHTTP  := llhttp http api
 
-UNIT := err log json config mem loop bus serial i8042 ioapic chain vq device mmio disk blk rng elf bzimage boot cmdline \
-	acpi mptable http
-FUZZ := http json blk rng mmio kernel
+UNIT := acpi blk boot bus bzimage chain cmdline config device device_queues disk elf err http \
+	i8042 ioapic json log loop mem mmio mptable rng routes serial vq vq_wake
+FUZZ := blk http json kernel mmio rng
 GUESTS := console boot boot-pvh holes smp ends irq keyboard regs rng blk hostile
 
 # ---- how it is built ---------------------------------------------------------------------------
@@ -117,8 +117,7 @@ $(B)/guest/%-pvh.elf: tests/guest/%.c $(GUEST_DEPS)
 
 # ---- all tests -----------------------------------------------------------------------------------
 
-UNIT_BUILT := $(patsubst tests/unit/%.c,$(B)/unit/%,$(wildcard tests/unit/test_*.c)) \
-	      $(patsubst tests/fuzz/%.c,$(B)/unit/test_%,$(wildcard tests/fuzz/fuzz_*.c))
+UNIT_BUILT := $(UNIT:%=$(B)/unit/test_%) $(FUZZ:%=$(B)/unit/test_fuzz_%)
 CHECK := MAYFLY_BUILD=$(abspath $(B)) tests/check.sh
 
 # Every tier runs, whatever became of the one before; the last line adds them up.
@@ -135,7 +134,7 @@ check-unit: $(UNIT_BUILT)
 	$(Q)$(CHECK) unit $(K)
 check-machine: all guests
 	$(Q)$(CHECK) machine $(K)
-check-linux: all guests images kernel-smp
+check-linux: all guests images rootfs kernel-smp
 	$(Q)images/rootfs/build.sh $(abspath $(IMG))
 	$(Q)$(CHECK) linux $(K)
 
@@ -147,9 +146,11 @@ IMG := $(B)/images
 demo: deps-demo all images
 	$(Q)tests/testbed/testbed.sh exec -- examples/demo.sh $(abspath $(B)/mayfly) $(abspath $(IMG))
 
-.PHONY: images
+.PHONY: images rootfs
 images:
 	$(Q)images/initramfs/build.sh $(abspath $(IMG))
+rootfs:
+	$(Q)images/rootfs/build.sh $(abspath $(IMG))
 
 # The tuned guest kernels: a quarter of an hour of processor time each, once; then they are cached.
 .PHONY: kernel
@@ -183,7 +184,7 @@ bench: all $(BENCH:%=$(B)/bench/%) $(B)/bench/first.elf
 
 DEPS_BUILD  := gcc make libc6-dev linux-libc-dev libjsmn-dev liburing-dev node-llhttp
 DEPS_DEMO   := qemu-system-x86 busybox-static cpio kmod curl
-DEPS_CHECK  := python3 libcmocka-dev acpica-tools e2fsprogs xz-utils binutils \
+DEPS_CHECK  := python3 libcmocka-dev acpica-tools e2fsprogs xz-utils lz4 patch binutils \
 	       linux-source-6.12 flex bison bc libelf-dev libssl-dev
 DEPS_TOOLS  := clang clang-tidy clang-format libclang-rt-14-dev
 

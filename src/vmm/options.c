@@ -13,6 +13,8 @@ struct option {
 	const char *argument, *help;
 };
 
+#define MAX_PAYLOAD MIB(64) /* each connection has a buffer of that size, for what is used of it */
+
 #define AT(field) offsetof(struct options, field)
 
 static const struct option table[] = {
@@ -146,6 +148,9 @@ int options_parse(struct options *options, int argc, char **argv, struct err *er
 			break;
 		r = parse_one(options, seen, argc, argv, &i, err);
 	}
+	if (!r && options->max_payload > MAX_PAYLOAD)
+		return fail(err, -EINVAL, "--http-api-max-payload-size: at most %llu",
+			    (unsigned long long)MAX_PAYLOAD);
 	if (!r && options->no_api && !options->config_file)
 		return fail(err, -EINVAL, "'--no-api' needs '--config-file'");
 	return r;
