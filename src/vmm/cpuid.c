@@ -166,17 +166,21 @@ static int add_timing(struct cpuid *cpuid, u32 tsc_khz, struct err *err)
 	return append(cpuid, &e, err);
 }
 
-int cpuid_init(struct cpuid *cpuid, const struct kvm *kvm, unsigned n_vcpus, bool smt, u32 tsc_khz,
-	       struct err *err)
+int cpuid_init(struct cpuid *cpuid, const struct kvm *kvm, struct err *err)
 {
-	struct topology t = { .n_vcpus = n_vcpus, .threads = smt && n_vcpus > 1 ? 2 : 1 };
-	int r;
-
 	static_assert(offsetof(struct cpuid, entry) == offsetof(struct kvm_cpuid2, entries),
 		      "struct cpuid is a kvm_cpuid2 with its entries");
 	cpuid->nent = CPUID_ENTRIES_MAX;
 	if (ioctl(kvm->dev_fd, KVM_GET_SUPPORTED_CPUID, cpuid) < 0)
 		return fail(err, -errno, "KVM_GET_SUPPORTED_CPUID: " OS_ERR, OS_ERR_ARGS(errno));
+	return 0;
+}
+
+int cpuid_fit(struct cpuid *cpuid, unsigned n_vcpus, bool smt, u32 tsc_khz, struct err *err)
+{
+	struct topology t = { .n_vcpus = n_vcpus, .threads = smt && n_vcpus > 1 ? 2 : 1 };
+	int r;
+
 	for (unsigned i = 0; i < cpuid->nent; i++)
 		patch(&cpuid->entry[i], &t);
 	r = set_topology(cpuid, 0xb, &t, err);

@@ -29,6 +29,22 @@ int instance_id_check(const char *id, struct err *err)
 	return 0;
 }
 
+/* What fails here fails again at the start, where somebody is there to be told. */
+static void prepare(void *owner)
+{
+	struct instance *inst = owner;
+	struct err err;
+
+	if (!inst->vm && !inst->shell && vm_shell_create(&inst->shell, &err) < 0)
+		log_debug("not prepared: %s", err.msg);
+}
+
+void instance_expect_start(struct instance *inst)
+{
+	if (!inst->vm && !inst->shell)
+		loop_call(inst->loop, &inst->prepare);
+}
+
 int instance_create(struct instance **out, const char *id, struct loop *loop,
 		    const struct vm_callbacks *callbacks, struct err *err)
 {
@@ -43,6 +59,7 @@ int instance_create(struct instance **out, const char *id, struct loop *loop,
 	config_init(&inst->config);
 	inst->loop = loop;
 	inst->callbacks = *callbacks;
+	inst->prepare = (struct loop_work){ .run = prepare, .owner = inst };
 	*out = inst;
 	return 0;
 }
@@ -51,8 +68,9 @@ void instance_destroy(struct instance *inst)
 {
 	if (!inst)
 		return;
-	if (inst->vm)
-		vm_destroy(inst->vm);
+	loop_uncall(inst->loop, &inst->prepare);
+	vm_shell_destroy(inst->shell);
+	vm_destroy(inst->vm);
 	config_destroy(&inst->config);
 	free(inst);
 }
@@ -97,7 +115,8 @@ static int build_and_run(struct instance *inst, struct vm **vm, struct err *err)
 	int r;
 
 	log_debug("event_start: build microvm for boot");
-	r = vm_create(vm, &inst->config, inst->loop, &inst->callbacks, err);
+	r = vm_create(vm, &inst->config, inst->shell, inst->loop, &inst->callbacks, err);
+	inst->shell = NULL;
 	if (r < 0)
 		return r;
 	log_debug("event_end: build microvm for boot");

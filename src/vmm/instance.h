@@ -23,6 +23,8 @@ struct instance {
 	char id[CONFIG_ID_MAX + 1];
 	struct config config;
 	struct vm *vm; /* NULL until started */
+	struct vm_shell *shell; /* made ahead; NULL: not yet, or used */
+	struct loop_work prepare;
 	struct loop *loop;
 	struct vm_callbacks callbacks;
 };
@@ -45,6 +47,12 @@ const char *instance_state_name(enum instance_state state); /* "Not started", "R
  * the field and the reason. On error the configuration may be half applied: give up.
  */
 int instance_load_config_file(struct instance *inst, const char *path, struct err *err) MUST_CHECK;
+
+/*
+ * A machine is being configured, so one will be started: makes what can be made before the start,
+ * as soon as the request at hand has been answered. Any number of times.
+ */
+void instance_expect_start(struct instance *inst);
 
 /* Makes the machine and lets it run. On error the process lives on and it can be tried again. */
 int instance_start(struct instance *inst, struct err *err) MUST_CHECK;

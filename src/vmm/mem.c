@@ -40,6 +40,12 @@ static int advise_pages(const struct mem_region *r, enum mem_pages pages)
 {
 	switch (pages) {
 	case MEM_PAGES_ANY:
+		/*
+		 * The first 2 MiB hold boot structures and little else: one small page in it, there
+		 * before the advice, spares the start the zeroing of a huge one.
+		 */
+		if (r->gpa == 0)
+			*(volatile u8 *)r->host = 0;
 		madvise(r->host, r->size, MADV_HUGEPAGE);
 		return 0;
 	case MEM_PAGES_4K:

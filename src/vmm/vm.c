@@ -33,16 +33,20 @@ enum { LINE_KEYBOARD, LINE_SERIAL, LINE_VMGENID, LINES };
 static const u32 line_gsi[] = { LAYOUT_GSI_KEYBOARD, LAYOUT_GSI_SERIAL, LAYOUT_GSI_VMGENID };
 static_assert(ARRAY_SIZE(line_gsi) == LINES, "every line has a number");
 
+struct vm_shell {
+	struct kvm kvm;
+	struct cpuid cpuid;
+};
+
 struct vm {
 	const struct config *cfg;
 	struct loop *loop;
 	struct vm_callbacks callbacks;
 	u64 started_ns;
 
+	struct vm_shell *shell;
 	struct mem mem;
-	struct kvm kvm;
 	struct bus mmio, port;
-	struct cpuid cpuid;
 	struct vcpus vcpus;
 	bool paused;
 
@@ -161,12 +165,41 @@ static void report_booted(void *owner)
 		 (unsigned long long)cpu_us, (unsigned long long)cpu_us / 1000);
 }
 
+/* ---- the shell ----------------------------------------------------------------------------------- */
+
+int vm_shell_create(struct vm_shell **out, struct err *err)
+{
+	struct vm_shell *shell = calloc(1, sizeof *shell);
+	int r;
+
+	*out = NULL;
+	if (!shell)
+		return fail(err, -ENOMEM, "no memory for another machine");
+	r = kvm_open(&shell->kvm, err);
+	if (!r)
+		r = cpuid_init(&shell->cpuid, &shell->kvm, err);
+	if (r < 0) {
+		vm_shell_destroy(shell);
+		return r;
+	}
+	*out = shell;
+	return 0;
+}
+
+void vm_shell_destroy(struct vm_shell *shell)
+{
+	if (!shell)
+		return;
+	kvm_close(&shell->kvm);
+	free(shell);
+}
+
 /* ---- interrupt lines ----------------------------------------------------------------------------- */
 
 static void on_routed(void *owner, const struct kvm_route *routes, unsigned n)
 {
 	struct vm *vm = owner;
-	int r = kvm_set_routes(&vm->kvm, routes, n);
+	int r = kvm_set_routes(&vm->shell->kvm, routes, n);
 
 	if (r < 0)
 		end(vm, VM_END_HOST_ERROR, "KVM_SET_GSI_ROUTING failed");
@@ -269,8 +302,9 @@ static int create_devices(struct vm *vm, struct err *err)
 static int create_vcpus(struct vm *vm, struct err *err)
 {
 	const struct machine_config *m = &vm->cfg->machine;
-	int khz = ioctl(vm->kvm.vm_fd, KVM_GET_TSC_KHZ, 0);
-	int r = cpuid_init(&vm->cpuid, &vm->kvm, m->vcpu_count, m->smt, khz > 0 ? (u32)khz : 0, err);
+	struct vm_shell *shell = vm->shell;
+	int khz = ioctl(shell->kvm.vm_fd, KVM_GET_TSC_KHZ, 0);
+	int r = cpuid_fit(&shell->cpuid, m->vcpu_count, m->smt, khz > 0 ? (u32)khz : 0, err);
 
 	if (r)
 		return r;
@@ -279,7 +313,7 @@ static int create_vcpus(struct vm *vm, struct err *err)
 	vm->vcpus.port = &vm->port;
 	vm->vcpus.stopped = on_stopped;
 	vm->vcpus.owner = vm;
-	return vcpus_create(&vm->vcpus, m->vcpu_count, &vm->kvm, &vm->cpuid, err);
+	return vcpus_create(&vm->vcpus, m->vcpu_count, &shell->kvm, &shell->cpuid, err);
 }
 
 static int load_guest(struct vm *vm, struct err *err)
@@ -321,17 +355,18 @@ static int load_guest(struct vm *vm, struct err *err)
 /* Last of all: any change of memory after this would wait for RCU. */
 static int connect_eventfds(struct vm *vm, struct err *err)
 {
+	const struct kvm *kvm = &vm->shell->kvm;
 	int r = 0;
 
 	for (unsigned i = 0; i < LINES && !r; i++)
-		r = kvm_add_irqfd(&vm->kvm, vm->line_fd[i], line_gsi[i], err);
+		r = kvm_add_irqfd(kvm, vm->line_fd[i], line_gsi[i], err);
 	for (unsigned i = 0; i < vm->n_devices && !r; i++) {
 		struct device *dev = vm->device[i];
 		u64 notify = LAYOUT_VIRTIO + i * LAYOUT_VIRTIO_STEP + MMIO_QUEUE_NOTIFY;
 
-		r = kvm_add_irqfd(&vm->kvm, dev->irq_fd, LAYOUT_GSI_VIRTIO + i, err);
+		r = kvm_add_irqfd(kvm, dev->irq_fd, LAYOUT_GSI_VIRTIO + i, err);
 		for (unsigned q = 0; q < dev->n_queues && !r; q++)
-			r = kvm_add_ioeventfd(&vm->kvm, dev->kick[q].fd, notify, q, err);
+			r = kvm_add_ioeventfd(kvm, dev->kick[q].fd, notify, q, err);
 	}
 	return r;
 }
@@ -344,10 +379,10 @@ static int build(struct vm *vm, struct err *err)
 	/* Who did not ask for a kind of pages wants a quick start (docs/performance.md). */
 	r = mem_create(&vm->mem, MIB(m->mem_mib), MEM_ANON,
 		       m->pages_chosen ? m->huge_pages : MEM_PAGES_ANY, err);
+	if (!r && !vm->shell)
+		r = vm_shell_create(&vm->shell, err);
 	if (!r)
-		r = kvm_open(&vm->kvm, err);
-	if (!r)
-		r = kvm_add_memory(&vm->kvm, &vm->mem, err);
+		r = kvm_add_memory(&vm->shell->kvm, &vm->mem, err);
 	if (!r)
 		r = create_platform(vm, err);
 	if (!r)
@@ -355,7 +390,7 @@ static int build(struct vm *vm, struct err *err)
 	if (!r)
 		r = ioapic_init(&vm->ioapic, LAYOUT_GSI_VIRTIO + vm->n_devices, &vm->mmio, err);
 	if (!r)
-		r = kvm_split_irqchip(&vm->kvm, vm->ioapic.n_pins, err);
+		r = kvm_split_irqchip(&vm->shell->kvm, vm->ioapic.n_pins, err);
 	if (r)
 		return r;
 	bus_seal(&vm->mmio);
@@ -368,21 +403,23 @@ static int build(struct vm *vm, struct err *err)
 	return r;
 }
 
-int vm_create(struct vm **out, const struct config *cfg, struct loop *loop,
+int vm_create(struct vm **out, const struct config *cfg, struct vm_shell *shell, struct loop *loop,
 	      const struct vm_callbacks *callbacks, struct err *err)
 {
 	struct vm *vm = calloc(1, sizeof *vm);
 	int r;
 
 	*out = NULL;
-	if (!vm)
+	if (!vm) {
+		vm_shell_destroy(shell);
 		return fail(err, -ENOMEM, "no memory for another machine");
+	}
 	vm->cfg = cfg;
+	vm->shell = shell;
 	vm->loop = loop;
 	vm->callbacks = *callbacks;
 	vm->started_ns = loop_now_ns();
 	vm->paused = true;
-	vm->kvm = (struct kvm){ .dev_fd = -1, .vm_fd = -1 };
 	vm->console = (struct console){ .in_fd = -1, .out_fd = -1 };
 	vm->end_work = (struct loop_work){ .run = report_end, .owner = vm };
 	vm->booted_work = (struct loop_work){ .run = report_booted, .owner = vm };
@@ -410,7 +447,7 @@ void vm_destroy(struct vm *vm)
 	rng_destroy(vm->rng);
 	serial_destroy(&vm->serial);
 	console_close(&vm->console);
-	kvm_close(&vm->kvm);
+	vm_shell_destroy(vm->shell);
 	for (unsigned i = 0; i < LINES; i++)
 		if (vm->line_fd[i] >= 0)
 			close(vm->line_fd[i]);

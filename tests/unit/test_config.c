@@ -41,6 +41,7 @@ static int open_fds(void)
 	return n;
 }
 
+static struct loop *loop;
 static int fds_before;
 
 static int fresh(void **state)
@@ -49,7 +50,8 @@ static int fresh(void **state)
 
 	(void)state;
 	fds_before = open_fds();
-	assert_int_equal(instance_create(&inst, "x", NULL, &none, &err), 0);
+	assert_int_equal(loop_create(&loop, &err), 0);
+	assert_int_equal(instance_create(&inst, "x", loop, &none, &err), 0);
 	cfg = &inst->config;
 	return 0;
 }
@@ -58,6 +60,7 @@ static int gone(void **state)
 {
 	(void)state;
 	instance_destroy(inst);
+	loop_destroy(loop);
 	assert_int_equal(open_fds(), fds_before);
 	return 0;
 }

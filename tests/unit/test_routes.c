@@ -17,6 +17,7 @@
 
 static const char *const verb_name[] = { "GET", "PUT", "PATCH", "DELETE" };
 static struct instance *inst;
+static struct loop *loop;
 static struct err err;
 static struct http_reply reply;
 
@@ -25,13 +26,15 @@ static int fresh(void **state)
 	struct vm_callbacks none = { 0 };
 
 	(void)state;
-	return instance_create(&inst, "an-id", NULL, &none, &err);
+	assert_int_equal(loop_create(&loop, &err), 0);
+	return instance_create(&inst, "an-id", loop, &none, &err);
 }
 
 static int gone(void **state)
 {
 	(void)state;
 	instance_destroy(inst);
+	loop_destroy(loop);
 	return 0;
 }
 
