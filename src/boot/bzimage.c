@@ -93,7 +93,7 @@ static int check_sizes(const struct image_file *file, struct bzimage *bz, struct
 {
 	const struct setup_header *h = &bz->hdr;
 
-	bz->start = (h->setup_sects + 1) * SECTOR;
+	bz->start = (h->setup_sects + 1) * (u64)SECTOR;
 	bz->len = (u64)h->syssize * 16;
 	if (bz->len <= ENTRY_64)
 		return fail(err, -ENOEXEC, "syssize 0x%x leaves no room for a kernel", h->syssize);

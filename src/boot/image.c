@@ -113,7 +113,7 @@ int image_claim(struct image *image, const struct mem *mem, const char *name, u6
  */
 static void populate(u8 *host, u64 len)
 {
-	u8 *first = (u8 *)((uintptr_t)host & ~(uintptr_t)(PAGE - 1));
+	u8 *first = host - (uintptr_t)host % PAGE;
 
 	(void)madvise(first, ALIGN_UP((u64)(host - first) + len, PAGE), MADV_POPULATE_WRITE);
 }

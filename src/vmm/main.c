@@ -57,8 +57,8 @@ static int start_log(const struct options *o, struct err *err)
 		fail(err, -ENAMETOOLONG, "--log-path or --module is too long");
 		return EXIT_BAD_ARGUMENT;
 	}
-	strcpy(cfg.path, o->log_path ? o->log_path : "");
-	strcpy(cfg.module, o->module ? o->module : "");
+	snprintf(cfg.path, sizeof cfg.path, "%s", o->log_path ? o->log_path : "");
+	snprintf(cfg.module, sizeof cfg.module, "%s", o->module ? o->module : "");
 	return log_configure(&cfg, err) < 0 ? EXIT_ERROR : EXIT_OK;
 }
 

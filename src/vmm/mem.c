@@ -78,7 +78,7 @@ static int region_map(struct mem_region *r, enum mem_backing backing, enum mem_p
 		    -1, 0);
 	if (area == MAP_FAILED)
 		return -errno;
-	host = (u8 *)ALIGN_UP((uintptr_t)area, align);
+	host = area + (ALIGN_UP((uintptr_t)area, align) - (uintptr_t)area);
 	if (host > area)
 		munmap(area, (size_t)(host - area));
 	munmap(host + r->size, (size_t)(align - (u64)(host - area)));

@@ -119,7 +119,7 @@ static int parse_one(struct options *options, bool *seen, int argc, char **argv,
 	seen[o - table] = true;
 	if (!takes_value(o))
 		return equals ? fail(err, -EINVAL, "the argument '--%s' takes no value", o->name) :
-				set(options, o, NULL, err);
+				set(options, o, "", err);
 	if (equals)
 		value = equals + 1;
 	else if (*i < argc && strncmp(argv[*i], "--", 2) != 0)
