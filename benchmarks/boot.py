@@ -10,7 +10,9 @@ runs agree to a percent on the noisiest of machines. What that clock does not pr
 (an exit costs its instructions and no more), caches, TLBs. A monitor that exits more often than its
 peer is therefore flattered; the exits are counted in docs/performance.md.
 
-wall includes what the host's kernel waits for (RCU in KVM); cpu does not.
+wall includes what the host's kernel waits for (RCU in KVM); cpu does not. When everything in the testbed
+waits, for a file of the machine outside say, its clock leaps: so wall times are compared by their
+minima, processor times by their medians.
 """
 
 import sys
@@ -21,7 +23,7 @@ import lib
 RUNS = int(sys.argv[1]) if len(sys.argv) > 1 and sys.argv[1].isdigit() else 30
 IMAGES = Path(sys.argv[sys.argv.index("--images") + 1] if "--images" in sys.argv
               else lib.BUILD / "images").resolve()
-MINE = ("mayfly", "mayfly-thp", "mayfly-api")
+MINE = ("mayfly", "mayfly-4k", "mayfly-api")
 PEERS = {"qemu": "qemu-system-x86_64", "lkvm": "lkvm", "firecracker": "firecracker"}
 
 
@@ -30,6 +32,10 @@ def images() -> None:
                          (("images/initramfs/build.sh",), "bench.cpio")):
         if not (IMAGES / made).exists():
             lib.run(lib.ROOT / script[0], *script[1:], IMAGES)
+
+
+def pick(samples: lib.Samples, what: str) -> float | None:
+    return min(samples[what]) if what.endswith("wall") else lib.median(samples, what)
 
 
 def main() -> None:
@@ -58,7 +64,7 @@ def main() -> None:
         f"{what}, {mine} / {peer}": r
         for mine in MINE for peer in PEERS if peer in results
         for what in ("exec to marker, wall", "exec to marker, cpu")
-        if (r := lib.ratio(lib.median(results[mine], what), lib.median(results[peer], what)))
+        if (r := lib.ratio(pick(results[mine], what), pick(results[peer], what)))
     }
     lib.save("boot", "instructions, from the monitor's fork to the first line of init", host, results,
              ratios)

@@ -23,18 +23,24 @@ into_memory() {
 into_memory /etc/localtime /etc/ld.so.cache
 if qemu=$(command -v qemu-system-x86_64); then
 	into_memory "$qemu" /usr/share/qemu/*.bin /usr/share/qemu/*.rom /usr/share/seabios/* \
+		/usr/lib/x86_64-linux-gnu/qemu/* \
 		$(ldd "$qemu" | sed -n 's/.*=> \(\/[^ ]*\).*/\1/p')
 fi
-cp "${MAYFLY_BIN:-$build/mayfly}" "$bench/drive" "$images/vmlinux-up" "$images/bench.cpio" $dir/
+cp "${MAYFLY_BIN:-$build/mayfly}" $dir/mayfly
+cp "$bench/drive" "$images/vmlinux-up" "$images/bench.cpio" $dir/
 cd $dir
 
-# One command line for all. mitigations=off is the guest's own decision and stated beside the result.
+# As most servers have it: huge pages for those who ask. QEMU always asks.
+echo madvise >/sys/kernel/mm/transparent_hugepage/enabled
+
+# One command line for all. acpi=off because QEMU's microvm without its own firmware tables has none;
+# mitigations=off is the guest's own decision, said beside the result.
 args="console=ttyS0 quiet reboot=k panic=1 8250.nr_uarts=1 no_timer_check tsc=reliable"
-args="$args cryptomgr.notests mitigations=off i8042.noaux i8042.nomux i8042.dumbkbd ${MAYFLY_ARGS:-}"
+args="$args cryptomgr.notests mitigations=off acpi=off i8042.noaux i8042.nomux i8042.dumbkbd ${MAYFLY_ARGS:-}"
 boot="{\"kernel_image_path\":\"$dir/vmlinux-up\",\"initrd_path\":\"$dir/bench.cpio\",\"boot_args\":\"$args\"}"
 
 mayfly_machine() {
-	machine="{\"vcpu_count\":1,\"mem_size_mib\":128,\"huge_pages\":\"$1\"}"
+	machine="{\"vcpu_count\":1,\"mem_size_mib\":128$1}"
 	echo "{\"boot-source\":$boot,\"machine-config\":$machine,\"drives\":[]}" >machine.json
 }
 
@@ -42,11 +48,11 @@ mayfly_machine() {
 one() {
 	case $1 in
 	mayfly)
-		mayfly_machine None
+		mayfly_machine ''
 		./drive -m mayfly-init -- ./mayfly --no-api --config-file machine.json --level Error
 		;;
-	mayfly-thp)
-		mayfly_machine Transparent
+	mayfly-4k)
+		mayfly_machine ',"huge_pages":"None"'
 		./drive -m mayfly-init -- ./mayfly --no-api --config-file machine.json --level Error
 		;;
 	mayfly-api | firecracker)

@@ -27,7 +27,7 @@
 #include <unistd.h>
 
 #define PUTS_MAX 32
-#define RUN_LIMIT_S 120
+#define RUN_LIMIT_S 1200 /* of a clock that may leap in the testbed while it waits for files */
 
 static struct {
 	const char *socket, *marker;
@@ -247,9 +247,10 @@ static void one(void)
 	while (read(r.out, rest, sizeof rest) > 0)
 		;
 	waitpid(r.pid, &status, 0);
-	sample(opt.wait ? "marker to end, wall" : "killed to end, wall", now_ns() - killed);
 	if (opt.wait)
 		sample("exec to end, wall", now_ns() - r.exec_wall);
+	else
+		sample("killed to end, wall", now_ns() - killed);
 	close(r.out);
 	close(r.sock);
 	close(r.watch);

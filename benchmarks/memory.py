@@ -5,10 +5,10 @@
 
 After the boot of a flat guest that touches next to nothing of its RAM: /proc/<pid>/smaps without the
 mapping that is guest RAM. Private is what no other process maps (for a lone monitor that includes the
-pages of the program itself, which a second one would share); written is the part that can never be
+pages of the program itself, which a second one would share); anonymous is the part that can never be
 shared; Pss counts a share of what several have in common. With no devices, with a disk
-and an entropy device, and for TOGETHER (10) monitors at once. Kernel memory is not in it: that is
-the difference in MemAvailable, of the machines together, divided.
+and an entropy device, and for TOGETHER (10) monitors at once. The kernel's own memory for a machine is
+not in it: what could tell, MemAvailable, moves more with whatever else the host does.
 """
 
 import json
@@ -16,7 +16,6 @@ import re
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import lib
@@ -58,7 +57,7 @@ def stop(processes: list[subprocess.Popen]) -> None:
 
 def kib(pid: int) -> dict[str, int]:
     """Sums over all mappings but guest RAM, which is known by its size."""
-    total = {"private": 0, "private, written": 0, "pss": 0, "guest RAM, resident": 0}
+    total = {"private": 0, "anonymous": 0, "pss": 0, "guest RAM, resident": 0}
     text = Path(f"/proc/{pid}/smaps").read_text()
     for block in re.split(r"^(?=[0-9a-f]+-[0-9a-f]+ )", text, flags=re.M)[1:]:
         value = {k: int(v) for k, v in re.findall(r"^(\w+):\s+(\d+) kB", block, flags=re.M)}
@@ -66,15 +65,11 @@ def kib(pid: int) -> dict[str, int]:
             total["guest RAM, resident"] += value["Rss"]
             continue
         total["private"] += value["Private_Clean"] + value["Private_Dirty"]
-        total["private, written"] += value["Private_Dirty"]
+        total["anonymous"] += value["Anonymous"]
         total["pss"] += value["Pss"]
     if not total["guest RAM, resident"]:
         raise SystemExit("guest RAM is not one mapping of its own: this script must be told how it is")
     return total
-
-
-def available_kib() -> int:
-    return int(lib.first("/proc/meminfo", r"MemAvailable:\s+(\d+)"))
 
 
 def add(samples: lib.Samples, values: dict[str, int]) -> None:
@@ -93,14 +88,10 @@ def main() -> None:
                 one = start(words)
                 add(results.setdefault(what, {}), kib(one.pid))
                 stop([one])
-            before = available_kib()
             many = [start(words) for _ in range(TOGETHER)]
-            time.sleep(0.5)  # the kernel's counters are summed up now and then
-            taken = (before - available_kib()) / TOGETHER
             samples = results.setdefault(f"{what}, {TOGETHER} together, each", {})
             for process in many:
                 add(samples, kib(process.pid))
-            samples["MemAvailable taken"] = [taken]
             stop(many)
     for what, samples in results.items():
         lib.table(what, samples, "KiB", 1)
