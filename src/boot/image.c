@@ -13,7 +13,6 @@
 
 #include <inttypes.h>
 #include <stdio.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 
 #ifndef MADV_POPULATE_WRITE
@@ -107,17 +106,6 @@ int image_claim(struct image *image, const struct mem *mem, const char *name, u6
 	return 0;
 }
 
-/*
- * Has the pages made in one go; pread would fault them in one by one. Only a hint: an older kernel
- * refuses it, and pread does without.
- */
-static void populate(u8 *host, u64 len)
-{
-	u8 *first = host - (uintptr_t)host % PAGE;
-
-	(void)madvise(first, ALIGN_UP((u64)(host - first) + len, PAGE), MADV_POPULATE_WRITE);
-}
-
 int image_load(const struct image_file *file, const struct mem *mem, u64 gpa, u64 len, u64 off,
 	       struct err *err)
 {
@@ -129,6 +117,6 @@ int image_load(const struct image_file *file, const struct mem *mem, u64 gpa, u6
 		return fail(err, -ENOEXEC, "0x%" PRIx64 " is not guest memory", gpa);
 	/* A range beyond the file fails in image_read(); it must not cost memory first. */
 	if (range_ok(off, len, file->size))
-		populate(host, len);
+		mem_populate(mem, gpa, len);
 	return image_read(file, host, len, off, err);
 }

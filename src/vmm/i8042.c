@@ -1,6 +1,8 @@
 /*
  * i8042: see i8042.h. Commands: IBM PS/2 technical reference, "Keyboard and Auxiliary Device
- * Controller"; scan codes are set 2, untranslated.
+ * Controller"; scan codes are set 2, untranslated. There is no second (auxiliary, mouse) port, and
+ * the two commands by which a driver looks for one say so at once: a driver that got no answer would
+ * wait for one, hundreds of exits long.
  *
  * Invariant: len <= I8042_BUFFER; a byte that finds it full is lost, as on the real thing.
  */
@@ -13,16 +15,20 @@
 #define STATUS_COMMAND	   0x08
 #define STATUS_UNLOCKED	   0x10
 
+#define AUX_CLOCK_STUCK 0x01
+
 #define CONTROL_KEYBOARD_IRQ 0x01
 #define CONTROL_SYSTEM	     0x04
 
 enum {
 	CMD_READ_CONTROL = 0x20,
 	CMD_WRITE_CONTROL = 0x60,
+	CMD_TEST_AUX = 0xa9,
 	CMD_TEST = 0xaa,
 	CMD_TEST_KEYBOARD = 0xab,
 	CMD_READ_OUTPUT = 0xd0,
 	CMD_WRITE_OUTPUT = 0xd1,
+	CMD_LOOP_AUX = 0xd3,
 	CMD_PULSE_RESET = 0xfe,
 };
 
@@ -75,11 +81,15 @@ static void on_command(struct i8042 *k, u8 command)
 	case CMD_TEST_KEYBOARD:
 		answer(k, 0x00);
 		break;
+	case CMD_TEST_AUX:
+		answer(k, AUX_CLOCK_STUCK);
+		break;
 	case CMD_READ_OUTPUT:
 		answer(k, k->output_port);
 		break;
 	case CMD_WRITE_CONTROL:
 	case CMD_WRITE_OUTPUT:
+	case CMD_LOOP_AUX:
 		k->command = command;
 		break;
 	case CMD_PULSE_RESET:
@@ -118,6 +128,8 @@ static void on_data(struct i8042 *k, u8 byte)
 		k->control = byte;
 	else if (command == CMD_WRITE_OUTPUT)
 		k->output_port = byte;
+	else if (command == CMD_LOOP_AUX)
+		answer(k, byte); /* as the keyboard's: there is no second port for it to come from */
 	else
 		on_keyboard(k, byte);
 }

@@ -38,24 +38,11 @@ static int region_memfd(struct mem_region *r, enum mem_pages pages)
 
 static int advise_pages(const struct mem_region *r, enum mem_pages pages)
 {
-	switch (pages) {
-	case MEM_PAGES_ANY:
-		/*
-		 * The first 2 MiB hold boot structures and little else: one small page in it, there
-		 * before the advice, spares the start the zeroing of a huge one.
-		 */
-		if (r->gpa == 0)
-			*(volatile u8 *)r->host = 0;
-		madvise(r->host, r->size, MADV_HUGEPAGE);
-		return 0;
-	case MEM_PAGES_4K:
+	if (pages == MEM_PAGES_TRANSPARENT && madvise(r->host, r->size, MADV_HUGEPAGE) < 0)
+		return -errno;
+	if (pages == MEM_PAGES_4K)
 		madvise(r->host, r->size, MADV_NOHUGEPAGE);
-		return 0;
-	case MEM_PAGES_TRANSPARENT:
-		return madvise(r->host, r->size, MADV_HUGEPAGE);
-	default:
-		return 0;
-	}
+	return 0;
 }
 
 static int region_map(struct mem_region *r, enum mem_backing backing, enum mem_pages pages)
@@ -63,12 +50,12 @@ static int region_map(struct mem_region *r, enum mem_backing backing, enum mem_p
 	int flags = backing == MEM_MEMFD ? MAP_SHARED : MAP_PRIVATE | MAP_ANONYMOUS;
 	u64 align = pages == MEM_PAGES_4K ? PAGE : HUGE;
 	u8 *area, *host;
-	int r_err;
+	int err;
 
 	if (backing == MEM_MEMFD) {
-		r_err = region_memfd(r, pages);
-		if (r_err < 0)
-			return r_err;
+		err = region_memfd(r, pages);
+		if (err < 0)
+			return err;
 	} else if (pages == MEM_PAGES_2M) {
 		flags |= MAP_HUGETLB | (21 << MAP_HUGE_SHIFT);
 	}
@@ -86,8 +73,9 @@ static int region_map(struct mem_region *r, enum mem_backing backing, enum mem_p
 	if (mmap(host, r->size, PROT_READ | PROT_WRITE, flags | MAP_FIXED | MAP_NORESERVE, r->fd,
 		 0) == MAP_FAILED)
 		return -errno;
-	if (advise_pages(r, pages) < 0)
-		return -errno;
+	err = advise_pages(r, pages);
+	if (err < 0)
+		return err;
 	/* Guest RAM in a core file helps nobody and tells too much. */
 	madvise(host, r->size, MADV_DONTDUMP);
 	return 0;
@@ -100,7 +88,7 @@ int mem_create(struct mem *mem, u64 size, enum mem_backing backing, enum mem_pag
 	int r;
 
 	assert(size && size % PAGE == 0);
-	*mem = (struct mem){ .size = size };
+	*mem = (struct mem){ .size = size, .pages = pages };
 	if (exceeds_host(size))
 		return fail(err, -ENOMEM,
 			    "Invalid Memory Configuration: Cannot create mmap region: " OS_ERR,
@@ -155,6 +143,25 @@ void *mem_at(const struct mem *mem, u64 gpa, u64 len)
 	void *p = mem_span(mem, gpa, &got);
 
 	return len && got == len ? p : NULL;
+}
+
+/*
+ * A kernel image is written whole and used whole, so huge pages for it cost no memory, and save both
+ * the faults of loading it and the guest's own. The rest of RAM is the guest's to fill: a huge page
+ * for every first touch would boot it faster still, for a third more memory (docs/performance.md).
+ */
+void mem_populate(const struct mem *mem, u64 gpa, u64 len)
+{
+	u8 *host = mem_at(mem, gpa, len);
+	u64 before, to_huge;
+
+	if (!host)
+		return;
+	before = (uintptr_t)host % PAGE;
+	to_huge = ALIGN_UP((uintptr_t)host, HUGE) - (uintptr_t)host;
+	if (mem->pages == MEM_PAGES_ANY && range_ok(to_huge, HUGE, len))
+		madvise(host + to_huge, ALIGN_DOWN(len - to_huge, HUGE), MADV_HUGEPAGE);
+	madvise(host - before, ALIGN_UP(before + len, PAGE), MADV_POPULATE_WRITE);
 }
 
 u64 mem_low_end(const struct mem *mem)

@@ -2,7 +2,7 @@
  * mem: guest RAM, and the one door to it.
  *
  * RAM is one or two regions (below and above the 3 GiB hole, layout.h). Each region is one host
- * mapping, one VMA while the machine is fresh, one KVM memslot. Nothing but mem_at() and mem_span()
+ * mapping and one KVM memslot. Nothing but mem_at() and mem_span()
  * turns a guest physical address into a host pointer, and the length is part of the question, so a
  * pointer that was handed out is good for all of its `len` bytes, for the life of the struct.
  *
@@ -26,7 +26,7 @@ enum mem_backing {
 };
 
 enum mem_pages {
-	MEM_PAGES_ANY,	       /* huge ones where the host has them to give */
+	MEM_PAGES_ANY,	       /* the monitor's choice: huge ones for what it loads itself */
 	MEM_PAGES_4K,	       /* "None": ordinary pages only */
 	MEM_PAGES_TRANSPARENT, /* "Transparent": an error where the host does not know them */
 	MEM_PAGES_2M,	       /* "2M": hugetlbfs pages, reserved at creation */
@@ -47,6 +47,7 @@ struct mem {
 	struct mem_region region[MEM_REGIONS_MAX];
 	unsigned n_regions;
 	u64 size; /* bytes of RAM in all regions */
+	enum mem_pages pages;
 };
 
 /*
@@ -68,6 +69,12 @@ void *mem_at(const struct mem *mem, u64 gpa, u64 len) MUST_CHECK;
  * *len = 0) if gpa itself is not RAM. For buffers that may legally cross a region boundary.
  */
 void *mem_span(const struct mem *mem, u64 gpa, u64 *len) MUST_CHECK;
+
+/*
+ * The range, which is RAM, is about to be written whole: makes its pages in one go, where a fault
+ * for each would cost more than the copy. Only a hint: where the host cannot, the faults come.
+ */
+void mem_populate(const struct mem *mem, u64 gpa, u64 len);
 
 /* The guest physical address after the last byte of RAM below the hole. */
 u64 mem_low_end(const struct mem *mem);

@@ -376,7 +376,6 @@ static int build(struct vm *vm, struct err *err)
 	const struct machine_config *m = &vm->cfg->machine;
 	int r;
 
-	/* Who did not ask for a kind of pages wants a quick start (docs/performance.md). */
 	r = mem_create(&vm->mem, MIB(m->mem_mib), MEM_ANON,
 		       m->pages_chosen ? m->huge_pages : MEM_PAGES_ANY, err);
 	if (!r && !vm->shell)

@@ -78,6 +78,17 @@ static void the_self_test_passes(void **state)
 	assert_false(in(0x64) & 1);
 }
 
+static void there_is_no_second_port(void **state)
+{
+	(void)state;
+	out(0x64, 0xd3);
+	out(0x60, 0x5a);
+	assert_int_equal(in(0x64) & 0x21, 0x01); /* a byte, and not the second port's */
+	assert_int_equal(in(0x60), 0x5a);
+	out(0x64, 0xa9);
+	assert_int_equal(in(0x60), 0x01);
+}
+
 static void the_command_byte_is_kept(void **state)
 {
 	(void)state;
@@ -148,6 +159,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(the_reset_pulse_resets),
 		TEST(the_self_test_passes),
+		TEST(there_is_no_second_port),
 		TEST(the_command_byte_is_kept),
 		TEST(keyboard_commands_are_acknowledged),
 		TEST(ctrl_alt_del_interrupts_for_each_byte),

@@ -101,6 +101,42 @@ static void transparent_huge_pages_are_aligned(void **state)
 	mem_destroy(&mem);
 }
 
+static unsigned resident(const struct mem *mem, u64 gpa, u64 len)
+{
+	unsigned char map[1024] = { 0 };
+	unsigned n = 0;
+
+	assert_true(len / 4096 <= sizeof map);
+	assert_int_equal(mincore(mem_at(mem, gpa, len), len, map), 0);
+	for (u64 i = 0; i < len / 4096; i++)
+		n += map[i] & 1;
+	return n;
+}
+
+static void what_will_be_written_is_there_and_nothing_else(void **state)
+{
+	struct mem mem = small(MIB(4), MEM_ANON);
+
+	(void)state;
+	mem_populate(&mem, KIB(64) + 17, KIB(16));
+	assert_int_equal(resident(&mem, KIB(64), KIB(20)), 5);
+	assert_int_equal(resident(&mem, 0, KIB(64)) + resident(&mem, KIB(84), MIB(2)), 0);
+	mem_populate(&mem, MIB(4) - 1, 2); /* not RAM: nothing happens */
+	mem_destroy(&mem);
+}
+
+static void populating_part_of_a_huge_page_takes_no_more_than_the_part(void **state)
+{
+	struct mem mem;
+	struct err err;
+
+	(void)state;
+	assert_int_equal(mem_create(&mem, MIB(8), MEM_ANON, MEM_PAGES_ANY, &err), 0);
+	mem_populate(&mem, MIB(1), MIB(2) + KIB(512)); /* no whole huge page in it */
+	assert_int_equal(resident(&mem, 0, MIB(4)), (MIB(2) + KIB(512)) / 4096);
+	mem_destroy(&mem);
+}
+
 static void more_than_the_host_has_is_refused_by_name(void **state)
 {
 	struct sysinfo host;
@@ -137,6 +173,8 @@ int main(void)
 		cmocka_unit_test(a_span_outside_is_empty),
 		cmocka_unit_test(a_memfd_holds_what_the_guest_writes),
 		cmocka_unit_test(transparent_huge_pages_are_aligned),
+		cmocka_unit_test(what_will_be_written_is_there_and_nothing_else),
+		cmocka_unit_test(populating_part_of_a_huge_page_takes_no_more_than_the_part),
 		cmocka_unit_test(more_than_the_host_has_is_refused_by_name),
 		cmocka_unit_test(destroy_accepts_nothing),
 	};
