@@ -19,7 +19,6 @@
 #define MADV_POPULATE_WRITE 23 /* Linux 5.14 */
 #endif
 
-#define PAGE 4096u
 
 int image_file_init(struct image_file *file, int fd, struct err *err)
 {
