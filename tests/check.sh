@@ -25,7 +25,7 @@ speed() { # 0: native, 1: slow, 2: none
 in_testbed() {
 	local out=$here/../build/testbed/out status=0
 	rm -f "$out/check/$tier.json"
-	MAYFLY_TIMEOUT_SCALE=${MAYFLY_TIMEOUT_SCALE:-6} \
+	MAYFLY_TIMEOUT_SCALE=${MAYFLY_TIMEOUT_SCALE:-4} \
 		"$here/testbed/testbed.sh" run --mem 8192 --timeout 3600 -- tests/run.py "$tier" "$@" || status=$?
 	[ ! -e "$out/check/$tier.json" ] || cp "$out/check/$tier.json" "$result"
 	exit "$status"

@@ -18,7 +18,7 @@ from typing import Any, Iterable, Mapping
 from mayfly import BUILD, Monitor, skip, tempdir
 
 IMAGES = Path(os.environ.get("MAYFLY_IMAGES", BUILD / "images"))
-BOOT_TIMEOUT = 120.0
+BOOT_TIMEOUT = 60.0
 # Quiet, because every byte on the console costs; a panic is printed all the same.
 ARGS = "console=ttyS0 quiet reboot=k panic=1"
 PT_NOTE, PT_NULL = 4, 0
