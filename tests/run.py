@@ -230,7 +230,7 @@ def tap_results(program: str, text: str) -> tuple[list[Result], int]:
         if not found:
             continue
         outcome = "skipped" if found[2] != "-" else "ok" if found[1] == "ok" else "FAILED"
-        results.append(Result(f"{program}.{found[3]}", outcome, 0.0, "see below"))
+        results.append(Result(f"{program}.{found[3]}", outcome, 0.0))
     return results, planned - len(results)
 
 
@@ -253,8 +253,9 @@ def run_unit_program(path: Path) -> list[Result]:
         code, text = None, (late.stdout or b"").decode(errors="replace")
     seconds = time.monotonic() - begin
     results, lost = tap_results(name, text)
+    reason = {"ok": "", "FAILED": f"in {name}", "skipped": "by the test itself"}
     for result in results:
-        result.why = f"in {name}" if result.outcome == "FAILED" else "skipped by the test"
+        result.why = reason[result.outcome]
         result.seconds = seconds / len(results)
     ending = "not over in time" if code is None else f"exit code {code}"
     for n in range(max(lost, 0)):
