@@ -472,7 +472,8 @@ def test_a_start_that_fails_can_be_mended():
         for _ in range(3):
             answer = m.api.put("/actions", START)
             assert answer.status == 400 and answer.fault.startswith("Start microvm error: "), answer
-        assert state(m) == before and m.fds() == fds
+        # Fewer than before: what was made ahead for the start went with the first attempt.
+        assert state(m) == before and m.fds() <= fds
         assert len(m.threads()) == 1
         m.configure(guest("ends"), "do=wait")
         m.start()
