@@ -23,7 +23,7 @@ import lib
 RUNS = int(sys.argv[1]) if len(sys.argv) > 1 and sys.argv[1].isdigit() else 30
 IMAGES = Path(sys.argv[sys.argv.index("--images") + 1] if "--images" in sys.argv
               else lib.BUILD / "images").resolve()
-MINE = ("mayfly", "mayfly-4k", "mayfly-api")
+MINE = ("mayfly", "mayfly-4k", "mayfly-thp", "mayfly-acpi", "mayfly-api")
 PEERS = {"qemu": "qemu-system-x86_64", "lkvm": "lkvm", "firecracker": "firecracker"}
 
 

@@ -39,22 +39,22 @@ args="console=ttyS0 quiet reboot=k panic=1 8250.nr_uarts=1 no_timer_check tsc=re
 args="$args cryptomgr.notests mitigations=off acpi=off i8042.noaux i8042.nomux i8042.dumbkbd ${MAYFLY_ARGS:-}"
 boot="{\"kernel_image_path\":\"$dir/vmlinux-up\",\"initrd_path\":\"$dir/bench.cpio\",\"boot_args\":\"$args\"}"
 
-mayfly_machine() {
-	machine="{\"vcpu_count\":1,\"mem_size_mib\":128$1}"
-	echo "{\"boot-source\":$boot,\"machine-config\":$machine,\"drives\":[]}" >machine.json
+# The same with the tables that mayfly gives a guest which is not told to ignore them.
+boot_acpi=$(echo "$boot" | sed 's/ acpi=off//')
+
+mayfly_file() {
+	machine="{\"vcpu_count\":1,\"mem_size_mib\":128$2}"
+	echo "{\"boot-source\":$1,\"machine-config\":$machine,\"drives\":[]}" >machine.json
+	./drive -m mayfly-init -- ./mayfly --no-api --config-file machine.json --level Error
 }
 
 # Each a way to bring the machine up; the word after it is how.
 one() {
 	case $1 in
-	mayfly)
-		mayfly_machine ''
-		./drive -m mayfly-init -- ./mayfly --no-api --config-file machine.json --level Error
-		;;
-	mayfly-4k)
-		mayfly_machine ',"huge_pages":"None"'
-		./drive -m mayfly-init -- ./mayfly --no-api --config-file machine.json --level Error
-		;;
+	mayfly) mayfly_file "$boot" '' ;;
+	mayfly-4k) mayfly_file "$boot" ',"huge_pages":"None"' ;;
+	mayfly-thp) mayfly_file "$boot" ',"huge_pages":"Transparent"' ;;
+	mayfly-acpi) mayfly_file "$boot_acpi" '' ;;
 	mayfly-api | firecracker)
 		[ "$1" = firecracker ] || set -- ./mayfly
 		./drive -m mayfly-init -a $dir/api.sock -p "/boot-source $boot" \
