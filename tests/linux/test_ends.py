@@ -9,7 +9,7 @@ from mayfly import Monitor
 def ends(flavour: Flavour, do: str, args: str = "", said: str = "", code: int = 0, **more) -> None:
     with start_linux(flavour, do, args, **more) as m:
         m.wait_for_console("mayfly guest: up", BOOT_TIMEOUT)
-        assert m.wait_exit(BOOT_TIMEOUT) == code, f"{flavour.name}: {m.exit_code}"
+        assert m.wait_exit(BOOT_TIMEOUT) == code, f"{flavour.name}: {m}"
         assert said in m.log(), f"{flavour.name}: {m.log()}"
 
 
@@ -46,7 +46,7 @@ def test_panic():
     for flavour in (DEBIAN, PVH):
         with start_linux(flavour, "panic") as m:
             m.wait_for_console("Kernel panic", BOOT_TIMEOUT)
-            assert m.wait_exit(BOOT_TIMEOUT) == 0, flavour.name
+            assert m.wait_exit(BOOT_TIMEOUT) == 0, f"{flavour.name}: {m}"
 
 
 def test_panic_for_want_of_a_root():
