@@ -246,16 +246,12 @@ static unsigned count_started(const struct vcpus *all)
 	return n;
 }
 
-static void kick_all(struct vcpus *all)
+void vcpus_hold(struct vcpus *all)
 {
-	for (unsigned i = 0; i < all->n; i++) {
-		struct vcpu *vcpu = &all->vcpu[i];
-
-		if (!vcpu->started)
-			continue;
-		WRITE_ONCE(vcpu->run->immediate_exit, 1);
-		pthread_kill(vcpu->thread, VCPU_KICK_SIGNAL);
-	}
+	all->order = VCPUS_PARK;
+	for (unsigned i = 0; i < all->n; i++)
+		if (all->vcpu[i].started)
+			WRITE_ONCE(all->vcpu[i].run->immediate_exit, 1);
 }
 
 void vcpus_run(struct vcpus *all)
@@ -269,8 +265,10 @@ void vcpus_park(struct vcpus *all)
 {
 	unsigned started = count_started(all);
 
-	all->order = VCPUS_PARK;
-	kick_all(all);
+	vcpus_hold(all);
+	for (unsigned i = 0; i < all->n; i++)
+		if (all->vcpu[i].started)
+			pthread_kill(all->vcpu[i].thread, VCPU_KICK_SIGNAL);
 	while (all->n_parked < started)
 		loop_wait(all->loop, &all->parked);
 }

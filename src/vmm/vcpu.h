@@ -80,6 +80,12 @@ int vcpu_set(const struct vcpu *vcpu, const struct vcpu_state *state, struct err
 
 void vcpus_run(struct vcpus *vcpus);
 
+/*
+ * Any thread with the machine lock: from here on no processor enters the guest again, the one whose
+ * exit is being handled first of all. Those that are inside are called back by vcpus_park().
+ */
+void vcpus_hold(struct vcpus *vcpus);
+
 /* Releases the machine lock while it waits. */
 void vcpus_park(struct vcpus *vcpus);
 

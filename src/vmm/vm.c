@@ -102,6 +102,7 @@ static void end(struct vm *vm, enum vm_end why, const char *detail)
 		return;
 	vm->end = why;
 	snprintf(vm->end_detail, sizeof vm->end_detail, "%s", detail);
+	vcpus_hold(&vm->vcpus);
 	loop_call(vm->loop, &vm->end_work);
 }
 
