@@ -36,6 +36,12 @@ static void reset_otherwise(void)
 	CHECK(true, "still running");
 }
 
+static void undead(void)
+{
+	out8(LAYOUT_PORT_ACPI_SLEEP, LAYOUT_ACPI_S5_TYPE << 2 | 1 << 5);
+	put("undead\n");
+}
+
 static void lost(void)
 {
 	void (*nowhere)(void) = (void (*)(void))0xd0000000;
@@ -65,6 +71,8 @@ static void act(void)
 		end_i8042();
 	else if (option_is("do", "triple"))
 		end_triple_fault();
+	else if (option_is("do", "undead"))
+		undead();
 	else if (option_is("do", "lost"))
 		lost();
 	else if (option_is("do", "halt"))
