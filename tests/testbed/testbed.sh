@@ -19,7 +19,8 @@
 #                     instructions, and measurements repeat to the last digit. But waiting for a
 #                     file takes no instructions: time then leaps to the next timer, so use no
 #                     timeouts inside, and read what a measurement needs (cat) before it.
-#   --console FILE    keep the messages of the emulated host's kernel
+#   --console FILE    where the messages of the emulated host's kernel go; without, they are kept
+#                     in build/testbed/console.log when the testbed fails
 #
 # Exit status 125: the testbed itself failed.
 #
@@ -35,6 +36,9 @@ out=$repo/build/testbed/out
 # An EPYC, less what QEMU cannot emulate and would warn of.
 cpu=EPYC,+svm,+npt,-rdseed,-sha-ni,-fxsr-opt,-misalignsse,-3dnowprefetch,-osvw,-topoext,-nrip-save
 cpu=$cpu,-xsavec
+# An emulated host that is stuck panics, and so ends the run with a reason on its console.
+cmdline="console=ttyS0 quiet panic=-1 mitigations=off tsc=reliable nmi_watchdog=0"
+cmdline="$cmdline watchdog_thresh=30 softlockup_panic=1"
 modules="virtio_pci virtio_console 9pnet_virtio 9p overlay kvm-amd tun loop vhost_vsock vhost_net"
 
 make_probe() {
@@ -97,6 +101,7 @@ run() {
 	trap 'exit 143' TERM HUP
 	export MAYFLY_OUT=$out MAYFLY_TESTBED=1
 	make_initrd "$@"
+	[ -n "$console" ] || console=$tmp/console
 	: >"$tmp/status"
 	mkfifo "$tmp/output"
 	exec 3<>"$tmp/output"
@@ -110,7 +115,7 @@ run() {
 		-M q35 -cpu "$cpu" -m "$mem" "${processor[@]}" \
 		-nodefaults -nographic -no-user-config -no-reboot \
 		-kernel "$host/vmlinuz" -initrd "$tmp/initrd" \
-		-append "console=ttyS0 quiet panic=-1 mitigations=off tsc=reliable" \
+		-append "$cmdline" \
 		-chardev "file,id=console,path=$console" -serial chardev:console \
 		-device virtio-serial-pci \
 		-chardev "file,id=output,path=$tmp/output" -device virtserialport,chardev=output,name=output \
@@ -123,12 +128,16 @@ run() {
 	wait $qemu || ended=$?
 	exec 3>&-
 	wait $output
-	[ $ended != 124 ] || exit 124
-	read -r status <"$tmp/status" || echo "testbed: no exit status came out (see --console)" >&2
+	if [ $ended = 124 ] || ! read -r status <"$tmp/status"; then
+		[ $ended = 124 ] && status=124 || status=125
+		[ "$console" != "$tmp/console" ] || mv "$console" "$repo/build/testbed/console.log"
+		echo "testbed: ended without an exit status; its console is in" \
+			"${console/#"$tmp/console"/$repo/build/testbed/console.log}" >&2
+	fi
 	exit "$status"
 }
 
-smp=2 mem=4096 timeout=1800 deterministic=0 console=/dev/null
+smp=2 mem=4096 timeout=1800 deterministic=0 console=
 verb=${1:-help}
 [ $# = 0 ] || shift
 while [ $# != 0 ]; do
