@@ -355,7 +355,7 @@ static void spoil(u32 how)
 	}
 }
 
-static void rewrite(void)
+static void rewrite_many(void)
 {
 	u64 n = option("n", 300);
 
@@ -371,6 +371,11 @@ static void rewrite(void)
 		vio_kick(&vio);
 		spoil((u32)i);
 	}
+}
+
+static void rewrite(void)
+{
+	rewrite_many();
 	unharmed("rewritten descriptors");
 }
 
@@ -390,7 +395,7 @@ void ap_main(unsigned ticket)
 static void race(void)
 {
 	aps_start(1);
-	rewrite();
+	rewrite_many();
 	WRITE_ONCE(race_over, 1);
 	while (READ_ONCE(race_over) != 2)
 		relax();
