@@ -326,8 +326,7 @@ static int run(struct call *c)
 	if (r < 0)
 		return r;
 	c->inst->config.boot_specific |= route->boot_specific;
-	if (route->boot_specific)
-		instance_expect_start(c->inst);
+	instance_expect_start(c->inst);
 	return route->handle(c);
 }
 

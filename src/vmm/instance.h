@@ -49,7 +49,7 @@ const char *instance_state_name(enum instance_state state); /* "Not started", "R
 int instance_load_config_file(struct instance *inst, const char *path, struct err *err) MUST_CHECK;
 
 /*
- * A machine is being configured, so one will be started: makes what can be made before the start,
+ * Somebody talks to us, so a machine will be started: makes what can be made before the start,
  * as soon as the request at hand has been answered. Any number of times.
  */
 void instance_expect_start(struct instance *inst);
