@@ -22,16 +22,20 @@ SRC_VIRTIO := chain vq device mmio disk disk_ask blk blk_request rng
 SRC_BOOT   := boot image elf bzimage cmdline params aml acpi mptable
 SRC_API    := http listen conn server routes handlers
 MAIN       := src/vmm/main.c
+# The jailer is a program of its own: nothing of the monitor but how errors are told.
+SRC_JAILER := args plan path open make cgroup enter spawn become jail
+JAILER_SRC := $(SRC_JAILER:%=src/jail/%.c) src/vmm/err.c
+JAILER     := src/jail/jailer.c
 
-LIB_SRC := $(SRC_VMM:%=src/vmm/%.c) $(SRC_VIRTIO:%=src/virtio/%.c) $(SRC_BOOT:%=src/boot/%.c) \
+SRC_CONFINE := filter seccomp lockdown
+LIB_SRC := $(SRC_CONFINE:%=src/jail/%.c) $(SRC_VMM:%=src/vmm/%.c) $(SRC_VIRTIO:%=src/virtio/%.c) $(SRC_BOOT:%=src/boot/%.c) \
 	   $(SRC_API:%=api/%.c)
 LLHTTP_DIR ?= /usr/share/llhttp
 LLHTTP_INC ?= /usr/share/include/llhttp
 LLHTTP  := llhttp http api
 
-UNIT := acpi blk boot bus bzimage chain cmdline config device device_queues disk elf err http \
-	i8042 ioapic json log loop mem mmio mptable rng routes serial vq vq_wake
-FUZZ := blk http json kernel mmio rng
+UNIT := acpi blk boot bus bzimage chain cmdline config device device_queues disk elf err filter http i8042 ioapic json log loop mem mmio mptable plan rng routes serial vq vq_wake
+FUZZ := blk http json kernel mmio plan rng
 GUESTS := console boot boot-pvh holes smp ends irq keyboard regs rng blk hostile
 
 # ---- how it is built ---------------------------------------------------------------------------
@@ -49,18 +53,30 @@ VENDOR_INC := -isystem $(LLHTTP_INC) -DLLHTTP_STRICT_MODE=1
 ASAN    := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined \
 	   -fno-omit-frame-pointer
 
-BASE_FLAGS := $(STD) $(WARN) $(SAFE) $(VENDOR_INC) -I. -MMD -MP
+GEN := $(B)/gen
+BASE_FLAGS := $(STD) $(WARN) $(SAFE) $(VENDOR_INC) -I. -I$(GEN) -MMD -MP
 
 OBJ      := $(LIB_SRC:%.c=$(B)/obj/%.o) $(LLHTTP:%=$(B)/obj/llhttp/%.o)
-ASAN_OBJ := $(LIB_SRC:%.c=$(B)/asan/%.o) $(LLHTTP:%=$(B)/asan/llhttp/%.o)
-FUZZ_OBJ := $(LIB_SRC:%.c=$(B)/fuzz/%.o) $(LLHTTP:%=$(B)/fuzz/llhttp/%.o)
+ASAN_OBJ := $(LIB_SRC:%.c=$(B)/asan/%.o) $(SRC_JAILER:%=$(B)/asan/src/jail/%.o) $(LLHTTP:%=$(B)/asan/llhttp/%.o)
+FUZZ_OBJ := $(LIB_SRC:%.c=$(B)/fuzz/%.o) $(SRC_JAILER:%=$(B)/fuzz/src/jail/%.o) $(LLHTTP:%=$(B)/fuzz/llhttp/%.o)
+
+# The system call filters: a program of the build turns the table into BPF (src/jail/filter_make.c).
+$(GEN)/filters.h: src/jail/filter_make.c src/jail/filter.c src/jail/filter.h
+	$(say) GEN $@
+	$(Q)mkdir -p $(GEN) && $(CC) $(STD) $(WARN) -o $(GEN)/filter_make src/jail/filter_make.c \
+		src/jail/filter.c -lseccomp && $(GEN)/filter_make >$@.new && mv $@.new $@
+$(B)/obj/src/jail/seccomp.o $(B)/asan/src/jail/seccomp.o $(B)/fuzz/src/jail/seccomp.o: $(GEN)/filters.h
 
 .PHONY: all
-all: $(B)/mayfly
+all: $(B)/mayfly $(B)/mayfly-jailer
 
 $(B)/mayfly: $(MAIN:%.c=$(B)/obj/%.o) $(OBJ)
 	$(say) LINK $@
 	$(Q)$(CC) $(LDHARD) -o $@ $^ $(LIBS)
+
+$(B)/mayfly-jailer: $(JAILER:%.c=$(B)/obj/%.o) $(JAILER_SRC:%.c=$(B)/obj/%.o)
+	$(say) LINK $@
+	$(Q)$(CC) $(LDHARD) -o $@ $^
 
 $(B)/obj/%.o: %.c
 	$(say) CC $<
@@ -72,7 +88,7 @@ $(B)/asan/%.o: %.c
 
 $(B)/fuzz/%.o: %.c
 	$(say) FUZZ $<
-	$(Q)mkdir -p $(@D) && $(CLANG) $(STD) $(SAFE) $(VENDOR_INC) -I. -MMD -MP -O1 -g \
+	$(Q)mkdir -p $(@D) && $(CLANG) $(STD) $(SAFE) $(VENDOR_INC) -I. -I$(GEN) -MMD -MP -O1 -g \
 		-fsanitize=fuzzer-no-link,address,undefined -c -o $@ $<
 
 # Debian ships llhttp as source; its warnings are not ours.
@@ -121,30 +137,37 @@ UNIT_BUILT := $(UNIT:%=$(B)/unit/test_%) $(FUZZ:%=$(B)/unit/test_fuzz_%)
 CHECK := MAYFLY_BUILD=$(abspath $(B)) tests/check.sh
 
 # Every tier runs, whatever became of the one before; the last line adds them up.
-.PHONY: check check-unit check-machine check-linux
+.PHONY: check check-unit check-fuzz check-machine check-jailed check-linux
 check: deps-check
 	$(Q)rm -rf $(B)/check
-	$(Q)for tier in unit machine linux; do \
+	$(Q)for tier in unit fuzz machine jailed linux; do \
 		$(MAKE) --no-print-directory check-$$tier || true; \
 	done
 	$(Q)MAYFLY_BUILD=$(abspath $(B)) tests/run.py summary
 
 # K='pattern' chooses tests by name.
 check-unit: $(UNIT_BUILT)
-	$(Q)$(CHECK) unit $(K)
+	$(Q)$(CHECK) unit '$(K)'
+# Each harness for ten seconds; `make fuzz` for as long as you like.
+check-fuzz: $(FUZZ:%=$(B)/fuzz/fuzz_%)
+	$(Q)$(CHECK) fuzz '$(K)'
 check-machine: all guests
-	$(Q)$(CHECK) machine $(K)
+	$(Q)$(CHECK) machine '$(K)'
+# The machine tier once more, with every monitor in a jail.
+check-jailed: all guests
+	$(Q)$(CHECK) jailed '$(K)'
 check-linux: all guests images rootfs kernel-smp
 	$(Q)images/rootfs/build.sh $(abspath $(IMG))
-	$(Q)$(CHECK) linux $(K)
+	$(Q)$(CHECK) linux '$(K)'
 
 # ---- the two commands ----------------------------------------------------------------------------
 
 IMG := $(B)/images
 
 .PHONY: demo
-demo: deps-demo all images
-	$(Q)tests/testbed/testbed.sh exec -- examples/demo.sh $(abspath $(B)/mayfly) $(abspath $(IMG))
+demo: deps-demo all images $(B)/bench/load
+	$(Q)tests/testbed/testbed.sh exec -- examples/demo.sh $(abspath $(B)/mayfly) $(abspath $(IMG)) \
+		$(abspath $(B)/bench/load)
 
 .PHONY: images rootfs
 images:
@@ -168,25 +191,34 @@ $(B)/bench/%: benchmarks/%.c benchmarks/sample.h
 	$(say) CC $<
 	$(Q)mkdir -p $(@D) && $(CC) $(STD) $(WARN) -O2 -static -o $@ $<
 
-$(B)/bench/first.elf: benchmarks/first.S
+# The program that guests find as /bin/load, for the host's end of the line.
+$(B)/bench/load: images/initramfs/load.c
+	$(say) CC $<
+	$(Q)mkdir -p $(@D) && $(CC) $(STD) -Wall -Wextra -Werror -O2 -static -o $@ $<
+
+$(B)/bench/%.elf: benchmarks/%.S
 	$(say) AS $<
 	$(Q)mkdir -p $(@D) && $(CC) -nostdlib -static -no-pie \
 		-Wl,-Ttext=0x100000,--build-id=none,-z,noexecstack,-n -o $@ $<
 
 .PHONY: bench
-bench: all $(BENCH:%=$(B)/bench/%) $(B)/bench/first.elf
+bench: all $(BENCH:%=$(B)/bench/%) $(B)/bench/load $(B)/bench/first.elf $(B)/bench/wake.elf $(B)/guest/ends.elf images kernel-smp
 	$(Q)$(PYTHON) benchmarks/floor.py
 	$(Q)$(PYTHON) benchmarks/start.py
 	$(Q)$(PYTHON) benchmarks/memory.py
+	$(Q)$(PYTHON) benchmarks/snapshot.py
+	$(Q)[ "$$(id -u)" != 0 ] || $(PYTHON) benchmarks/jail.py
+	$(Q)[ "$$(id -u)" != 0 ] || $(PYTHON) benchmarks/idle.py
 	$(Q)$(PYTHON) benchmarks/boot.py
+	$(Q)$(PYTHON) benchmarks/devices.py
 
 # ---- packages ------------------------------------------------------------------------------------
 
-DEPS_BUILD  := gcc make libc6-dev linux-libc-dev libjsmn-dev liburing-dev node-llhttp
-DEPS_DEMO   := qemu-system-x86 busybox-static cpio kmod curl
+DEPS_BUILD  := gcc make libc6-dev linux-libc-dev libjsmn-dev liburing-dev libseccomp-dev node-llhttp
+DEPS_DEMO   := qemu-system-x86 busybox-static cpio kmod curl iproute2
 DEPS_CHECK  := python3 libcmocka-dev acpica-tools e2fsprogs xz-utils lz4 patch binutils \
-	       linux-source-6.12 flex bison bc libelf-dev libssl-dev
-DEPS_TOOLS  := clang clang-tidy clang-format libclang-rt-14-dev
+	       linux-source-6.12 flex bison bc libelf-dev libssl-dev clang libclang-rt-14-dev strace
+DEPS_TOOLS  := clang-tidy clang-format
 
 # Installs what is missing; says how, where it may not.
 define install_deps
@@ -233,13 +265,13 @@ fuzz: $(FUZZ:%=$(B)/fuzz/fuzz_%)
 
 # ---- reading -------------------------------------------------------------------------------------
 
-OURS := $(LIB_SRC) $(MAIN) $(wildcard src/*/*.h api/*.h)
+OURS := $(LIB_SRC) $(MAIN) $(JAILER_SRC) $(JAILER) $(wildcard src/*/*.h api/*.h)
 
 .PHONY: tidy layers format asan
 # One file at a time: clang-tidy 14 sees uninitialised va_lists in every file but the first.
-tidy:
-	$(Q)printf '%s\n' $(LIB_SRC) $(MAIN) | xargs -P $$(nproc) -n 1 sh -c \
-		'clang-tidy --quiet "$$@" -- $(STD) $(VENDOR_INC) -I. 2>/dev/null' tidy
+tidy: $(GEN)/filters.h
+	$(Q)printf '%s\n' $(LIB_SRC) $(MAIN) $(JAILER) $(SRC_JAILER:%=src/jail/%.c) | xargs -P $$(nproc) -n 1 sh -c \
+		'clang-tidy --quiet "$$@" -- $(STD) $(VENDOR_INC) -I. -I$(GEN) 2>/dev/null' tidy
 layers:
 	$(Q)awk -f tests/layers.awk $(OURS)
 format:
@@ -255,14 +287,15 @@ $(B)/mayfly-asan: $(MAIN) $(B)/asan/libmayfly.a
 .PHONY: install clean help
 install: all
 	install -D -m 755 $(B)/mayfly $(DESTDIR)$(PREFIX)/bin/mayfly
+	install -D -m 755 $(B)/mayfly-jailer $(DESTDIR)$(PREFIX)/bin/mayfly-jailer
 
 clean:
 	$(Q)rm -rf $(B)
 
 help:
 	@echo "make             build/mayfly: one static binary"
-	@echo "make demo        boot a Linux microVM through the API and watch it"
-	@echo "make check       all tests: check-unit, check-machine, check-linux"
+	@echo "make demo        boot a Linux microVM through the API, watch it talk to the host"
+	@echo "make check       all tests: check-unit, -fuzz, -machine, -jailed, -linux"
 	@echo "make bench       measurements against peers, results in build/bench/"
 	@echo "make kernel      the tuned guest kernels"
 	@echo "make asan        build/mayfly-asan: the monitor with sanitizers"
