@@ -57,6 +57,23 @@ static u64 cost(const struct chain *chain)
 	return TURN_MIN + MAX(chain->read_left, chain->write_left);
 }
 
+/* What the limit counts: not the header, not the status. */
+static u64 data_bytes(const struct chain *chain)
+{
+	u64 all = (u64)chain->read_left + chain->write_left;
+
+	return all > BLK_OVERHEAD ? all - BLK_OVERHEAD : 0;
+}
+
+/* False: it is back in the ring, and the throttle will come back for it. */
+static bool may_begin(struct blk *blk, const struct chain *chain)
+{
+	if (throttle_take(&blk->throttle, 1, data_bytes(chain)))
+		return true;
+	vq_unpop(&blk->vq[0], chain);
+	return false;
+}
+
 static void blk_notify(struct device *dev, unsigned q)
 {
 	struct blk *blk = container_of(dev, struct blk, dev);
@@ -66,7 +83,7 @@ static void blk_notify(struct device *dev, unsigned q)
 	while (turn < TURN_BYTES && device_active(dev)) {
 		struct blk_request *rq = blk_slot_take(blk);
 
-		if (vq_pop(&blk->vq[0], &rq->chain) <= 0) {
+		if (vq_pop(&blk->vq[0], &rq->chain) <= 0 || !may_begin(blk, &rq->chain)) {
 			blk_slot_free(rq);
 			break;
 		}
@@ -203,6 +220,8 @@ int blk_create(struct blk **out, const struct blk_config *cfg, const struct mem 
 		set_space(blk);
 		r = device_init(&blk->dev, mem, loop, err);
 	}
+	if (r == 0)
+		r = throttle_init(&blk->throttle, &blk->dev, 0, 0, err);
 	if (r < 0) {
 		blk_destroy(blk);
 		return r;
@@ -217,6 +236,7 @@ void blk_destroy(struct blk *blk)
 		return;
 	blk->resetting = true;
 	disk_destroy(blk->disk);
+	throttle_destroy(&blk->throttle);
 	device_destroy(&blk->dev);
 	blk_slots_destroy(blk);
 	free(blk);
@@ -225,6 +245,11 @@ void blk_destroy(struct blk *blk)
 struct device *blk_device(struct blk *blk)
 {
 	return &blk->dev;
+}
+
+void blk_limit(struct blk *blk, const struct limit_config *limit)
+{
+	throttle_patch(&blk->throttle, limit);
 }
 
 int blk_swap(struct blk *blk, int fd, struct err *err)

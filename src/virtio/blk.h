@@ -9,6 +9,7 @@
 
 #include "device.h"
 #include "disk.h"
+#include "limit.h"
 
 enum blk_cache { BLK_UNSAFE, BLK_WRITEBACK, BLK_CACHES };
 enum blk_engine { BLK_SYNC, BLK_ASYNC, BLK_ENGINES };
@@ -37,6 +38,9 @@ int blk_create(struct blk **blk, const struct blk_config *cfg, const struct mem 
 void blk_destroy(struct blk *blk);
 
 struct device *blk_device(struct blk *blk);
+
+/* Buckets that are given apply from now on (none at first): an operation each, and its data. */
+void blk_limit(struct blk *blk, const struct limit_config *limit);
 
 /*
  * A running machine gets another backing file (or the same one, grown): drains, swaps, sets the new

@@ -7,6 +7,7 @@
 #define BLK_REQUEST_H
 
 #include "blk.h"
+#include "throttle.h"
 
 /* Feature bits (5.2.3) */
 #define BLK_F_SEG_MAX	   2
@@ -22,11 +23,13 @@
 #define BLK_ZEROES_SECTORS  (MIB(16) / DISK_SECTOR)
 
 #define BLK_ID_LEN 20
+#define BLK_OVERHEAD (16 + 1) /* header and status of a request, 5.2.6 */
 #define BLK_FEW	   16
 
 struct blk {
 	struct device dev;
 	struct vq vq[1];
+	struct throttle throttle;
 	struct disk *disk;
 	bool read_only;
 	bool resetting; /* completions are dropped */

@@ -182,6 +182,19 @@ static void kicked(void *owner, u32 events)
 	device_kick(kick->dev, kick->q);
 }
 
+int device_remap(struct device *dev, struct err *err)
+{
+	assert(dev->paused || !device_active(dev));
+	for (unsigned q = 0; q < dev->n_queues; q++) {
+		struct vq *vq = &dev->vq[q];
+
+		if (vq_active(vq) && vq_activate(vq, dev->mem) < 0)
+			return fail(err, -EINVAL, "%s \"%s\", queue %u: %s", dev->type->name, dev->id, q,
+				    vq->broken);
+	}
+	return 0;
+}
+
 void device_pause(struct device *dev)
 {
 	dev->paused = true;

@@ -21,13 +21,16 @@
 #include "../vmm/err.h"
 #include "../vmm/loop.h"
 #include "../vmm/mem.h"
+#include "limit.h"
 #include "vq.h"
 
 #include <stdatomic.h>
 
 #define DEVICE_CONFIG_MAX 64
 #define DEVICE_ID_MAX	  64 /* longest API id of a device, without the terminator */
-#define DEVICE_QUEUES_MAX 16
+#define DEVICE_QUEUES_MAX 17
+#define DEVICE_LIMITS_MAX 2
+#define DEVICE_OWN_MAX	  256 /* bytes of state beyond what every device has */
 
 /* Status bits (virtio 1.2, 2.1) */
 #define DEVICE_ACKNOWLEDGE 1
@@ -74,6 +77,11 @@ struct device_type {
 	 * notify. Loop thread. May be NULL.
 	 */
 	void (*loaded)(struct device *dev);
+	/*
+	 * Whether `own` (own_size bytes, of a snapshot, hostile) can be the device's own state; the
+	 * device is not yet loaded. NULL: any bytes can. Loop thread.
+	 */
+	bool (*plausible)(struct device *dev, const void *own);
 };
 
 /* What the callback of one kick eventfd is given. */
@@ -102,6 +110,9 @@ struct device {
 	struct loop_source kick[DEVICE_QUEUES_MAX]; /* eventfds */
 	struct device_kick kick_of[DEVICE_QUEUES_MAX];
 	int irq_fd; /* eventfd */
+	void *own; /* the concrete device's own state, a struct without pointers; or NULL */
+	u32 own_size;
+	struct limit *limit[DEVICE_LIMITS_MAX]; /* whose levels are part of the state; or NULL */
 	bool paused;
 	bool fresh;	       /* active since a moment ago: `loaded` is still to be called */
 	const char *complaint; /* how the guest broke it: still to be logged */
@@ -172,6 +183,12 @@ void device_config_changed(struct device *dev);
 
 /* NEEDS_RESET, a config interrupt, one log line. `why` is a constant string. */
 void device_break(struct device *dev, const char *why);
+
+/*
+ * Guest memory has moved in the host (mem.h): the views of the rings are taken anew. The device is
+ * paused. What was good stays good; -EINVAL would be our own mistake.
+ */
+int device_remap(struct device *dev, struct err *err) MUST_CHECK;
 
 /*
  * Pause: serve no more kicks, drain. Resume: kick every ready queue and re-signal what is pending -

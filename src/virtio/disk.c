@@ -129,7 +129,7 @@ static ssize_t perform(int fd, const struct disk_ask *ask)
 	case ASK_WRITE:
 		return pwritev2(fd, iov, ask->n_iov, (off_t)ask->pos, ask->flags);
 	case ASK_SYNC:
-		return fdatasync(fd);
+		return fsync(fd);
 	case ASK_FALLOCATE:
 		return fallocate(fd, ask->flags, (off_t)ask->pos, (off_t)ask->span);
 	case ASK_NOTHING:

@@ -9,7 +9,7 @@
  * The loop thread only, except disk_cancel().
  *
  * After disk_create() nothing is allocated and the only system calls are io_uring_enter, preadv2,
- * pwritev2, fdatasync and fallocate. SIGXFSZ must be ignored by the process (main does).
+ * pwritev2, fsync and fallocate. SIGXFSZ must be ignored by the process (main does).
  */
 #ifndef DISK_H
 #define DISK_H

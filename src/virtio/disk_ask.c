@@ -6,7 +6,7 @@
  * in the order of preference, and what a failed flush means.
  *
  * A flush that failed is never followed by a good one: the kernel tells of a lost page once, and
- * the page counts as clean afterwards, so the next fdatasync would succeed without the data being
+ * the page counts as clean afterwards, so the next fsync would succeed without the data being
  * there.
  *
  * Invariant: a request ends. Each answer moves it on, picks the next way, or uses up one of a

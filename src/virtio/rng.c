@@ -5,6 +5,7 @@
  * whatever lengths the guest names: the bytes are made in place, in the guest's own buffers.
  */
 #include "rng.h"
+#include "throttle.h"
 
 #include <stdlib.h>
 #include <sys/random.h>
@@ -16,6 +17,7 @@
 struct rng {
 	struct device dev;
 	struct vq vq[1];
+	struct throttle throttle;
 };
 
 /* Randomness into guest memory. False: the host gave none, which a pool once filled never does. */
@@ -34,10 +36,15 @@ static bool fill(u8 *to, size_t len)
 	return true;
 }
 
+static u32 wanted(const struct chain *chain)
+{
+	return (u32)MIN(chain->write_left, REQUEST_MAX);
+}
+
 /* A readable part is none of our business (5.4.6: the driver must not send one); it is ignored. */
 static void serve(struct chain *chain)
 {
-	u32 want = (u32)MIN(chain->write_left, REQUEST_MAX);
+	u32 want = wanted(chain);
 	struct iovec iov[CHAIN_IOV_MAX];
 	int n = chain_write_iov(chain, want, iov, CHAIN_IOV_MAX);
 
@@ -49,11 +56,16 @@ static void serve(struct chain *chain)
 
 static void rng_notify(struct device *dev, unsigned q)
 {
+	struct rng *rng = container_of(dev, struct rng, dev);
 	struct vq *vq = &dev->vq[q];
 	struct chain chain;
 	u64 turn = 0;
 
 	while (turn < TURN_MAX && vq_pop(vq, &chain) > 0) {
+		if (!throttle_take(&rng->throttle, 1, wanted(&chain))) {
+			vq_unpop(vq, &chain);
+			break;
+		}
 		serve(&chain);
 		vq_push(vq, &chain);
 		turn += MAX(chain.written, REQUEST_MIN);
@@ -93,6 +105,11 @@ int rng_create(struct rng **out, const struct mem *mem, struct loop *loop, struc
 		free(rng);
 		return r;
 	}
+	r = throttle_init(&rng->throttle, &rng->dev, 0, 0, err);
+	if (r < 0) {
+		rng_destroy(rng);
+		return r;
+	}
 	*out = rng;
 	return 0;
 }
@@ -101,6 +118,7 @@ void rng_destroy(struct rng *rng)
 {
 	if (!rng)
 		return;
+	throttle_destroy(&rng->throttle);
 	device_destroy(&rng->dev);
 	free(rng);
 }
@@ -108,4 +126,9 @@ void rng_destroy(struct rng *rng)
 struct device *rng_device(struct rng *rng)
 {
 	return &rng->dev;
+}
+
+void rng_limit(struct rng *rng, const struct limit_config *limit)
+{
+	throttle_patch(&rng->throttle, limit);
 }

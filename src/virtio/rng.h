@@ -9,6 +9,7 @@
 #define RNG_H
 
 #include "device.h"
+#include "limit.h"
 
 struct rng;
 
@@ -16,5 +17,8 @@ int rng_create(struct rng **rng, const struct mem *mem, struct loop *loop,
 	       struct err *err) MUST_CHECK;
 void rng_destroy(struct rng *rng);
 struct device *rng_device(struct rng *rng);
+
+/* Buckets that are given apply from now on (none at first): an operation each, and its bytes. */
+void rng_limit(struct rng *rng, const struct limit_config *limit);
 
 #endif

@@ -266,16 +266,21 @@ int vq_pop(struct vq *vq, struct chain *chain)
 	return take_head(vq, chain, READ_ONCE(avail->ring[slot(vq, vq->last_avail)]));
 }
 
-static void forget(struct vq *vq, const struct chain *chain)
+static void forget(struct vq *vq, u16 head)
 {
-	assert(*in_flight_word(vq, chain->head) & in_flight_bit(chain->head));
-	*in_flight_word(vq, chain->head) &= ~in_flight_bit(chain->head);
+	assert(*in_flight_word(vq, head) & in_flight_bit(head));
+	*in_flight_word(vq, head) &= ~in_flight_bit(head);
+}
+
+void vq_return(struct vq *vq, u16 head)
+{
+	forget(vq, head);
+	vq->last_avail--;
 }
 
 void vq_unpop(struct vq *vq, const struct chain *chain)
 {
-	forget(vq, chain);
-	vq->last_avail--;
+	vq_return(vq, chain->head);
 }
 
 bool vq_has_work(const struct vq *vq)
@@ -295,23 +300,37 @@ void vq_suppress_kicks(struct vq *vq)
 
 /* ---- giving chains back ------------------------------------------------------------------- */
 
-void vq_push(struct vq *vq, const struct chain *chain)
+void vq_put(struct vq *vq, u16 head, u32 written)
 {
 	struct used *used = vq->used;
 	struct used_elem *elem;
 
-	forget(vq, chain);
+	forget(vq, head);
 	if (vq->broken)
 		return;
 	elem = &used->ring[slot(vq, vq->used_idx)];
-	WRITE_ONCE(elem->id, chain->head);
-	WRITE_ONCE(elem->len, chain->written);
+	WRITE_ONCE(elem->id, head);
+	WRITE_ONCE(elem->len, written);
 	vq->used_idx++;
+}
+
+void vq_publish(struct vq *vq)
+{
+	struct used *used = vq->used;
+
+	if (vq->broken)
+		return;
 	/*
 	 * Release: the data and the entry are visible before idx. Pairs with the driver's barrier
 	 * between reading idx and reading the entry (2.7.14).
 	 */
 	__atomic_store_n(&used->idx, vq->used_idx, __ATOMIC_RELEASE);
+}
+
+void vq_push(struct vq *vq, const struct chain *chain)
+{
+	vq_put(vq, chain->head, chain->written);
+	vq_publish(vq);
 }
 
 /* Whether the other side, which asked to hear about `event`, hears about (old, new] (2.7.7.2). */

@@ -72,6 +72,15 @@ void vq_unpop(struct vq *vq, const struct chain *chain);
  */
 void vq_push(struct vq *vq, const struct chain *chain);
 
+/*
+ * The same for those who hold several chains by their heads. vq_put() writes an entry that the
+ * driver does not see before vq_publish(): what belongs together appears at once. vq_return() is
+ * vq_unpop(); several go back in the reverse order of their pops.
+ */
+void vq_put(struct vq *vq, u16 head, u32 written);
+void vq_publish(struct vq *vq);
+void vq_return(struct vq *vq, u16 head);
+
 /* After a batch of pushes: whether the guest wants an interrupt now. Nothing new pushed: no. */
 bool vq_should_signal(struct vq *vq);
 

@@ -117,7 +117,7 @@ ssize_t pwritev2(int fd, const struct iovec *iov, int n, off_t off, int flags)
 	return most < 0 ? -1 : move(fd, iov, n, off, (size_t)most, false);
 }
 
-int fdatasync(int fd)
+int fsync(int fd)
 {
 	REQUIRE(fd == file && cfg.cache == BLK_WRITEBACK);
 	return next_fault(1) < 0 ? -1 : 0;

@@ -643,7 +643,7 @@ static void a_flush_that_failed_stays_failed_until_the_file_is_swapped(void **st
 
 	(void)state;
 	assert_int_equal(simple(DISK_FLUSH, 0, 0), 0);
-	put_behind(open("/dev/null", O_RDWR)); /* fdatasync: EINVAL */
+	put_behind(open("/dev/null", O_RDWR)); /* fsync: EINVAL */
 	assert_int_equal(simple(DISK_FLUSH, 0, 0), -EIO);
 	put_behind(good);
 	assert_int_equal(simple(DISK_FLUSH, 0, 0), -EIO);
@@ -950,7 +950,7 @@ static int everything_once(void)
 static void at_run_time_only_the_promised_system_calls_are_made(void **state)
 {
 	/* The last two are of the process's end. */
-	const int allowed[] = { SYS_io_uring_enter, SYS_preadv2,     SYS_pwritev2,  SYS_fdatasync,
+	const int allowed[] = { SYS_io_uring_enter, SYS_preadv2,     SYS_pwritev2,  SYS_fsync,
 				SYS_fallocate,	    SYS_sigaltstack, SYS_exit_group };
 	pid_t pid;
 

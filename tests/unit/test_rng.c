@@ -414,6 +414,82 @@ static void a_reset_at_each_point_of_the_way_up(void **state)
 
 #define test(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
 
+/* ---- limits -------------------------------------------------------------------------------- */
+
+static void stop_when_served(void *owner)
+{
+	(void)owner;
+	if (ring_used_idx(&ring) == 3)
+		loop_stop(loop, 0);
+}
+
+static void run_until_served(void)
+{
+	struct loop_timer look = { .expired = stop_when_served };
+
+	assert_int_equal(loop_timer_init(loop, &look), 0);
+	loop_timer_set(&look, 1000000, 1000000);
+	loop_run(loop);
+	loop_timer_destroy(loop, &look);
+}
+
+static void what_is_over_the_limit_comes_later_by_itself(void **state)
+{
+	const struct limit_config one_op = { .ops = { 1, 0, 30, .given = true } };
+
+	(void)state;
+	rng_limit(rng, &one_op);
+	for (u16 i = 0; i < 3; i++) {
+		ring_set(&ring, i, BUFFER + 0x1000u * i, 64, R_WRITE, 0);
+		ring_offer(&ring, i);
+	}
+	kick();
+	assert_int_equal(ring_used_idx(&ring), 1);
+	kick();
+	assert_int_equal(ring_used_idx(&ring), 1);
+	run_until_served();
+	assert_true(filled(BUFFER + 0x2000, 64));
+}
+
+static void a_limit_that_is_taken_away_holds_nothing_up(void **state)
+{
+	const struct limit_config slow = { .bandwidth = { 64, 0, 3600000, .given = true } };
+	const struct limit_config none = { .bandwidth = { 0, 0, 0, .given = true } };
+
+	(void)state;
+	rng_limit(rng, &slow);
+	for (u16 i = 0; i < 3; i++) {
+		ring_set(&ring, i, BUFFER + 0x1000u * i, 64, R_WRITE, 0);
+		ring_offer(&ring, i);
+	}
+	kick();
+	assert_int_equal(ring_used_idx(&ring), 1);
+	rng_limit(rng, &none);
+	turn();
+	assert_int_equal(ring_used_idx(&ring), 3);
+}
+
+static void a_reset_while_something_is_held_up(void **state)
+{
+	const struct limit_config one_op = { .ops = { 1, 0, 1, .given = true } };
+
+	(void)state;
+	rng_limit(rng, &one_op);
+	for (u16 i = 0; i < 2; i++) {
+		ring_set(&ring, i, BUFFER, 64, R_WRITE, 0);
+		ring_offer(&ring, i);
+	}
+	kick();
+	device_set_status(dev, 0);
+	go_live(256);
+	for (u16 i = 0; i < 3; i++) {
+		ring_set(&ring, i, BUFFER, 64, R_WRITE, 0);
+		ring_offer(&ring, i);
+	}
+	kick();
+	run_until_served();
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -431,6 +507,9 @@ int main(void)
 		test(a_host_without_randomness_is_told_of_at_creation),
 		test(a_greedy_guest_shares_the_loop),
 		test(a_reset_at_each_point_of_the_way_up),
+		test(what_is_over_the_limit_comes_later_by_itself),
+		test(a_limit_that_is_taken_away_holds_nothing_up),
+		test(a_reset_while_something_is_held_up),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

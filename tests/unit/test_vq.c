@@ -363,9 +363,9 @@ static void a_buffer_over_two_mappings_is_split(void **state)
 	u8 *low = mem_at(&mem, 0x100000, 0x1000), *high = mem_at(&mem, 0x200000, 0x1000);
 
 	(void)state;
-	split.region[0] = (struct mem_region){ .gpa = 0, .size = 0x1000, .host = low, .fd = -1 };
+	split.region[0] = (struct mem_region){ .gpa = 0, .size = 0x1000, .host = low };
 	split.region[1] =
-		(struct mem_region){ .gpa = 0x1000, .size = 0x1000, .host = high, .fd = -1 };
+		(struct mem_region){ .gpa = 0x1000, .size = 0x1000, .host = high };
 	start(16, false);
 	vq.mem = &split;
 	ring_set(&ring, 0, 0xf00, 0x300, R_WRITE, 0);
