@@ -127,3 +127,10 @@ int ioapic_init(struct ioapic *ioapic, unsigned n_pins, struct bus *mmio, struct
 		ioapic->redirection[pin] = ENTRY_MASKED;
 	return bus_add(mmio, &entry, err);
 }
+
+void ioapic_load(struct ioapic *ioapic, const u64 *redirection)
+{
+	for (unsigned pin = 0; pin < ioapic->n_pins; pin++)
+		ioapic->redirection[pin] = redirection[pin] & ~ENTRY_READ_ONLY;
+	publish(ioapic);
+}

@@ -7,16 +7,16 @@
  */
 #include "log.h"
 
+#include "io.h"
+
 #include <fcntl.h>
 #include <limits.h>
-#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <strings.h>
-#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <time.h>
@@ -28,7 +28,7 @@
 /* How to write to the sink without ever waiting. */
 enum sink_kind {
 	SINK_PLAIN,  /* regular file, or opened by us with O_NONBLOCK */
-	SINK_SHARED, /* somebody else's blocking description: ask poll() first */
+	SINK_SHARED, /* somebody else's blocking description: ask first */
 	SINK_SOCKET,
 };
 
@@ -37,10 +37,13 @@ static struct {
 	char id[128];
 	int fd;
 	enum sink_kind kind;
+	int epoll; /* of SINK_SHARED, to ask with */
 	enum log_level level;
 	bool show_level, show_origin;
 	char module[128];
-} logger = { .lock = PTHREAD_MUTEX_INITIALIZER, .fd = STDOUT_FILENO, .level = LOG_INFO };
+} logger = {
+	.lock = PTHREAD_MUTEX_INITIALIZER, .fd = STDOUT_FILENO, .epoll = -1, .level = LOG_INFO
+};
 
 static _Atomic u64 missed;
 
@@ -65,21 +68,21 @@ static void take_stdout(void)
 		return;
 	}
 	fd = open("/proc/self/fd/1", O_WRONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
-	if (fd >= 0)
+	if (fd >= 0) {
 		logger.fd = fd;
-	else
+	} else {
 		logger.kind = SINK_SHARED;
+		logger.epoll = epoll_create1(EPOLL_CLOEXEC);
+	}
 }
 
 static bool sink_write(const char *line, size_t len)
 {
-	struct pollfd p = { .fd = logger.fd, .events = POLLOUT };
-
 	switch (logger.kind) {
 	case SINK_SOCKET:
-		return send(logger.fd, line, len, MSG_DONTWAIT | MSG_NOSIGNAL) == (ssize_t)len;
+		return io_send(logger.fd, line, len) == (ssize_t)len;
 	case SINK_SHARED:
-		if (poll(&p, 1, 0) != 1 || !(p.revents & POLLOUT))
+		if (!(io_poll(logger.epoll, logger.fd, EPOLLOUT, 0) & EPOLLOUT))
 			return false;
 		break;
 	case SINK_PLAIN:
@@ -103,6 +106,9 @@ static void set_sink(int fd)
 {
 	if (logger.fd > STDERR_FILENO)
 		close(logger.fd);
+	if (logger.epoll >= 0)
+		close(logger.epoll);
+	logger.epoll = -1;
 	logger.fd = fd;
 	logger.kind = SINK_PLAIN;
 }
@@ -185,16 +191,11 @@ u64 log_missed(void)
 
 /* ---- lines -------------------------------------------------------------------------------- */
 
-/* The name of the calling thread, asked for once; the first thread is called "main". */
-static const char *thread_name(void)
-{
-	static __thread char name[16];
+static __thread const char *thread_name = "main";
 
-	if (name[0])
-		return name;
-	if (gettid() == getpid() || prctl(PR_GET_NAME, name) < 0)
-		strcpy(name, "main");
-	return name;
+void log_thread(const char *name)
+{
+	thread_name = name;
 }
 
 /* Everything before the message. Room is there: each part is bounded, far below LINE_SIZE. */
@@ -214,7 +215,7 @@ static size_t put_prefix(char *line, size_t size, enum log_level level, const ch
 		snprintf(origin, sizeof origin, ":%s:%d", file, lineno);
 	n = snprintf(line, size, "%04d-%02d-%02dT%02d:%02d:%02d.%09ld [%s:%s%s%s%s] ",
 		     tm.tm_year + 1900, tm.tm_mon + 1, tm.tm_mday, tm.tm_hour, tm.tm_min, tm.tm_sec,
-		     ts.tv_nsec, logger.id, thread_name(), logger.show_level ? ":" : "",
+		     ts.tv_nsec, logger.id, thread_name, logger.show_level ? ":" : "",
 		     logger.show_level ? level_name[level] : "", origin);
 	return MIN((size_t)n, size - 1);
 }

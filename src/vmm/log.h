@@ -58,6 +58,9 @@ void log_write(enum log_level level, const char *file, int line, const char *fmt
 #define log_info(...)  log_write(LOG_INFO, __FILE__, __LINE__, __VA_ARGS__)
 #define log_debug(...) log_write(LOG_DEBUG, __FILE__, __LINE__, __VA_ARGS__)
 
+/* What the calling thread's lines say of their origin; `name` lives as long as it. Default "main". */
+void log_thread(const char *name);
+
 /*
  * For lines a guest can provoke: at most 10 per 5 s from one call site (contract 5.1); the rest is
  * counted and the count is told with the next line that passes.

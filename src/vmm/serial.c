@@ -127,6 +127,10 @@ static void arm_lull(void *owner)
 
 static void transmit(struct serial *s, u8 byte)
 {
+	if (!limit_none(&s->limit) && !limit_take(&s->limit, 0, 1, loop_now_ns())) {
+		s->over_limit++;
+		return;
+	}
 	if (s->ring_len == SERIAL_RING) {
 		s->dropped++;
 		return;
@@ -345,4 +349,9 @@ void serial_destroy(struct serial *s)
 	loop_timer_destroy(s->loop, &s->lull);
 	free(s->ring);
 	s->ring = NULL;
+}
+
+void serial_limit(struct serial *s, const struct limit_bucket *bucket)
+{
+	limit_set(&s->limit, &(struct limit_config){ .bandwidth = *bucket }, loop_now_ns());
 }

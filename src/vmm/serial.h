@@ -14,6 +14,7 @@
 #include "bus.h"
 #include "err.h"
 #include "loop.h"
+#include "../virtio/limit.h"
 
 #define SERIAL_FIFO 64
 #define SERIAL_RING KIB(64)
@@ -36,7 +37,9 @@ struct serial {
 	bool armed;
 	char *ring;
 	u32 ring_head, ring_len;
-	u64 dropped; /* metrics: uart.missed_write_count */
+	struct limit limit;    /* bytes of output; what is over it is dropped */
+	u64 dropped;	       /* metrics: uart.missed_write_count */
+	u64 over_limit;	       /* metrics: uart.rate_limiter_dropped_bytes */
 };
 
 /*
@@ -45,6 +48,10 @@ struct serial {
  */
 int serial_init(struct serial *serial, struct loop *loop, struct bus *port, int irq_fd, int in_fd,
 		int out_fd, struct err *err) MUST_CHECK;
+
+/* Before the machine runs. */
+void serial_limit(struct serial *serial, const struct limit_bucket *bucket);
+
 void serial_destroy(struct serial *serial); /* writes out what it can; accepts a zeroed struct */
 
 #endif

@@ -15,6 +15,7 @@
 struct signals {
 	struct loop_source source;
 	struct loop *loop;
+	int pid;   /* ours */
 	int fatal; /* the signal that asked the process to end; 0: none did */
 };
 

@@ -79,10 +79,10 @@ static inline void guest_memory(struct mem *mem)
 	}
 	memset(low, 0, GUEST_REGION);
 	memset(high, 0, GUEST_REGION);
-	*mem = (struct mem){ .n_regions = 2, .size = 2 * GUEST_REGION };
-	mem->region[0] = (struct mem_region){ .size = GUEST_REGION, .host = low, .fd = -1 };
+	*mem = (struct mem){ .n_regions = 2, .size = 2 * GUEST_REGION, .fd = -1 };
+	mem->region[0] = (struct mem_region){ .size = GUEST_REGION, .host = low };
 	mem->region[1] = (struct mem_region){
-		.gpa = MEM_HOLE_END, .size = GUEST_REGION, .host = high, .fd = -1
+		.gpa = MEM_HOLE_END, .size = GUEST_REGION, .host = high
 	};
 }
 

@@ -85,8 +85,121 @@ static void a_memfd_holds_what_the_guest_writes(void **state)
 
 	(void)state;
 	*(char *)mem_at(&mem, 4097, 1) = 'm';
-	assert_int_equal(pread(mem.region[0].fd, &byte, 1, 4097), 1);
+	assert_int_equal(pread(mem.fd, &byte, 1, 4097), 1);
 	assert_int_equal(byte, 'm');
+	mem_destroy(&mem);
+}
+
+static char byte_at(const struct mem *mem, u64 gpa)
+{
+	return *(char *)mem_at(mem, gpa, 1);
+}
+
+static void set_byte(const struct mem *mem, u64 gpa, char c)
+{
+	*(char *)mem_at(mem, gpa, 1) = c;
+}
+
+static char frozen_byte(const struct mem *mem, u64 offset)
+{
+	char byte = 0;
+
+	assert_int_equal(pread(mem->fd, &byte, 1, (off_t)offset), 1);
+	return byte;
+}
+
+static struct mem frozen(struct mem *mem, bool alone)
+{
+	struct mem next;
+	struct err err;
+
+	assert_int_equal(mem_freeze(mem, &next, alone, &err), 0);
+	mem_destroy(mem);
+	return next;
+}
+
+static void frozen_memory_keeps_what_was_there(void **state)
+{
+	(void)state;
+	for (int i = 0; i < MEM_BACKINGS * 2; i++) {
+		struct mem mem = small(MIB(1), i / 2);
+		bool alone = i % 2;
+
+		set_byte(&mem, 4097, 'a');
+		set_byte(&mem, KIB(64), 'b');
+		mem = frozen(&mem, alone);
+		set_byte(&mem, 4097, 'c');
+		assert_int_equal(byte_at(&mem, KIB(64)), 'b');
+		assert_int_equal(frozen_byte(&mem, 4097), 'a');
+		assert_int_equal(write(mem.fd, "x", 1), alone ? 1 : -1);
+		mem_destroy(&mem);
+	}
+}
+
+/* With zeros over what was not zero, and a page that was never touched before. */
+static void frozen_again_it_is_what_it_has_become(void **state)
+{
+	(void)state;
+	for (int i = 0; i < 4; i++) {
+		struct mem mem = small(MIB(1), MEM_MEMFD);
+
+		set_byte(&mem, 0, 'a');
+		set_byte(&mem, KIB(64), 'b');
+		mem = frozen(&mem, i & 1);
+		memset(mem_at(&mem, 0, KIB(4)), 0, KIB(4));
+		set_byte(&mem, KIB(128), 'c');
+		mem = frozen(&mem, i & 2);
+		set_byte(&mem, KIB(128), 'd');
+		assert_int_equal(byte_at(&mem, 0), 0);
+		assert_int_equal(frozen_byte(&mem, 0), 0);
+		assert_int_equal(frozen_byte(&mem, KIB(64)), 'b');
+		assert_int_equal(frozen_byte(&mem, KIB(128)), 'c');
+		mem_destroy(&mem);
+	}
+}
+
+/* Seen by another process that has mapped the file, as a clone does. */
+static void what_clones_have_never_changes(void **state)
+{
+	struct mem mem = small(MIB(1), MEM_MEMFD), clone;
+	struct err err;
+
+	(void)state;
+	set_byte(&mem, 0, 'a');
+	mem = frozen(&mem, false);
+	assert_int_equal(mem_open(&clone, MIB(1), mem.fd, &err), 0);
+	set_byte(&mem, 0, 'b');
+	mem = frozen(&mem, true);
+	assert_int_equal(byte_at(&clone, 0), 'a');
+	set_byte(&clone, 0, 'c');
+	assert_int_equal(byte_at(&mem, 0), 'b');
+	mem_destroy(&clone);
+	mem_destroy(&mem);
+}
+
+static int count_pages(void *owner, u64 offset, const u8 *host, u64 len)
+{
+	u64 *pages = owner;
+
+	(void)offset;
+	(void)host;
+	*pages += len / KIB(4);
+	return 0;
+}
+
+static void private_pages_are_those_that_differ(void **state)
+{
+	struct mem mem = small(MIB(1), MEM_MEMFD);
+	u64 pages = 0;
+
+	(void)state;
+	set_byte(&mem, 0, 'a');
+	mem = frozen(&mem, false);
+	assert_int_equal(byte_at(&mem, 0), 'a');
+	set_byte(&mem, KIB(8), 'b');
+	set_byte(&mem, KIB(64), 'c');
+	assert_int_equal(mem_each_private(&mem, count_pages, &pages), 0);
+	assert_int_equal(pages, 2);
 	mem_destroy(&mem);
 }
 
@@ -172,6 +285,10 @@ int main(void)
 		cmocka_unit_test(large_ram_goes_on_above_the_hole),
 		cmocka_unit_test(a_span_outside_is_empty),
 		cmocka_unit_test(a_memfd_holds_what_the_guest_writes),
+		cmocka_unit_test(frozen_memory_keeps_what_was_there),
+		cmocka_unit_test(frozen_again_it_is_what_it_has_become),
+		cmocka_unit_test(what_clones_have_never_changes),
+		cmocka_unit_test(private_pages_are_those_that_differ),
 		cmocka_unit_test(transparent_huge_pages_are_aligned),
 		cmocka_unit_test(what_will_be_written_is_there_and_nothing_else),
 		cmocka_unit_test(populating_part_of_a_huge_page_takes_no_more_than_the_part),
