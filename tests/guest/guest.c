@@ -452,7 +452,7 @@ void vio_queue_at(struct vio *vio, u64 desc, u64 avail, u64 used, unsigned size)
 	u64 b = vio->base;
 
 	vio->size = size;
-	write32(b + VIO_QUEUE_SEL, 0);
+	write32(b + VIO_QUEUE_SEL, vio->queue);
 	write32(b + VIO_QUEUE_NUM, size);
 	write32(b + VIO_DESC_LO, (u32)desc);
 	write32(b + VIO_DESC_HI, (u32)(desc >> 32));
@@ -500,7 +500,7 @@ void vio_offer(struct vio *vio, u16 head)
 void vio_kick(struct vio *vio)
 {
 	full_barrier();
-	write32(vio->base + VIO_NOTIFY, 0);
+	write32(vio->base + VIO_NOTIFY, vio->queue);
 }
 
 bool vio_wait(struct vio *vio, u32 *id, u32 *len)

@@ -102,6 +102,11 @@ static inline void relax(void)
 	__asm__ volatile("pause" : : : "memory");
 }
 
+static inline void wrmsr(u32 index, u64 value)
+{
+	__asm__ volatile("wrmsr" : : "c"(index), "a"((u32)value), "d"((u32)(value >> 32)) : "memory");
+}
+
 static inline void cpuid(u32 leaf, u32 sub, u32 r[4])
 {
 	__asm__ volatile("cpuid"
@@ -205,7 +210,7 @@ enum {
 };
 
 enum { VIO_S_ACK = 1, VIO_S_DRIVER = 2, VIO_S_OK = 4, VIO_S_FEATURES = 8, VIO_S_BROKEN = 64 };
-enum { VIO_ID_BLOCK = 2, VIO_ID_RNG = 4 };
+enum { VIO_ID_NET = 1, VIO_ID_BLOCK = 2, VIO_ID_RNG = 4, VIO_ID_BALLOON = 5, VIO_ID_VSOCK = 19 };
 enum { VIO_F_EVENT_IDX = 29, VIO_F_VERSION_1 = 32 };
 enum { VD_NEXT = 1, VD_WRITE = 2, VD_INDIRECT = 4 };
 
@@ -246,7 +251,8 @@ struct vio {
 	u64 base;
 	unsigned irq;
 	struct vrings *rings;
-	unsigned size;	  /* of queue 0 */
+	unsigned queue;	  /* the one this struct drives; a copy of the struct for each */
+	unsigned size;	  /* of that queue */
 	u16 avail_idx;	  /* ours, not the ring's */
 	u16 used_seen;
 };
@@ -259,7 +265,7 @@ u32 vio_status(struct vio *vio);
 
 /* Reset, acknowledge, features; false if the device refuses them. No queue yet. */
 bool vio_begin(struct vio *vio, u64 features);
-/* Queue 0 in `rings` with `size` entries, ready. */
+/* The queue in `rings` with `size` entries, ready. */
 void vio_queue(struct vio *vio, struct vrings *rings, unsigned size);
 void vio_queue_at(struct vio *vio, u64 desc, u64 avail, u64 used, unsigned size);
 void vio_go(struct vio *vio); /* DRIVER_OK */
