@@ -18,7 +18,7 @@ endif
 # ---- what there is -----------------------------------------------------------------------------
 
 SRC_VMM    := options signals err log json json_scan json_table schema config instance instance_file mem mem_copy mem_freeze loop bus kvm cpuid vcpu ioapic serial console i8042 platform fdpass uffd stream record vm draft touched
-SRC_VIRTIO := limit throttle chain vq device device_state mmio disk disk_ask blk blk_request rng tap net net_rx net_tx vsock vsock_conn vsock_speak vsock_bytes vsock_host
+SRC_VIRTIO := limit throttle chain vq device device_state mmio disk disk_ask blk blk_request rng balloon tap net net_rx net_tx vsock vsock_conn vsock_speak vsock_bytes vsock_host
 SRC_BOOT   := boot image elf bzimage cmdline params aml acpi mptable
 SRC_API    := http listen conn server routes handlers
 MAIN       := src/vmm/main.c
@@ -34,9 +34,9 @@ LLHTTP_DIR ?= /usr/share/llhttp
 LLHTTP_INC ?= /usr/share/include/llhttp
 LLHTTP  := llhttp http api
 
-UNIT := acpi blk boot bus bzimage chain cmdline config device device_queues disk elf err fdpass filter http i8042 ioapic json limit log loop mem mmio mptable net plan rng record routes serial vq vq_wake vsock
-FUZZ := blk http json kernel mmio net plan rng vsock
-GUESTS := console boot boot-pvh holes smp ends irq keyboard regs rng blk hostile net vsock
+UNIT := acpi balloon blk boot bus bzimage chain cmdline config device device_queues disk elf err fdpass filter http i8042 ioapic json limit log loop mem mmio mptable net plan rng record routes serial vq vq_wake vsock
+FUZZ := balloon blk http json kernel mmio net plan rng vsock
+GUESTS := balloon console boot boot-pvh holes smp ends irq keyboard regs rng blk hostile net vsock
 
 # ---- how it is built ---------------------------------------------------------------------------
 
