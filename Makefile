@@ -17,10 +17,10 @@ endif
 
 # ---- what there is -----------------------------------------------------------------------------
 
-SRC_VMM    := options signals err log json json_scan json_table schema config instance instance_file mem mem_copy mem_freeze loop bus kvm cpuid vcpu ioapic serial console i8042 platform fdpass uffd stream record vm draft touched
+SRC_VMM    := options signals err log json json_scan json_table schema config instance instance_file instance_devices mem mem_copy mem_freeze loop bus kvm cpuid vcpu ioapic serial console i8042 platform identity fdpass uffd stream record vcpu_state vm vm_devices vm_freeze state draft touched snapshot live share instance_snapshot instance_fork instance_restore
 SRC_VIRTIO := limit throttle chain vq device device_state mmio disk disk_ask blk blk_request rng balloon tap net net_rx net_tx vsock vsock_conn vsock_speak vsock_bytes vsock_host
 SRC_BOOT   := boot image elf bzimage cmdline params aml acpi mptable
-SRC_API    := http listen conn server routes handlers
+SRC_API    := http listen conn server routes handlers handlers_balloon
 MAIN       := src/vmm/main.c
 # The jailer is a program of its own: nothing of the monitor but how errors are told.
 SRC_JAILER := args plan path open make cgroup enter spawn become jail
@@ -34,9 +34,10 @@ LLHTTP_DIR ?= /usr/share/llhttp
 LLHTTP_INC ?= /usr/share/include/llhttp
 LLHTTP  := llhttp http api
 
-UNIT := acpi balloon blk boot bus bzimage chain cmdline config device device_queues disk elf err fdpass filter http i8042 ioapic json limit log loop mem mmio mptable net plan rng record routes serial vq vq_wake vsock
-FUZZ := balloon blk http json kernel mmio net plan rng vsock
-GUESTS := balloon console boot boot-pvh holes smp ends irq keyboard regs rng blk hostile net vsock
+UNIT := acpi balloon blk boot bus bzimage chain cmdline config device device_queues disk elf err fdpass filter http \
+	i8042 identity ioapic json limit log loop mem mmio mptable net plan rng record routes serial vq vq_wake vsock
+FUZZ := balloon blk http json kernel mmio net plan rng snapshot vsock
+GUESTS := balloon console count boot boot-pvh holes smp ends irq keyboard regs rng blk hostile net vsock
 
 # ---- how it is built ---------------------------------------------------------------------------
 

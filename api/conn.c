@@ -1,6 +1,7 @@
 /* conn: see conn.h. */
 #include "conn.h"
 
+#include "../src/vmm/io.h"
 #include "../src/vmm/log.h"
 #include "routes.h"
 #include "server.h"
@@ -115,8 +116,7 @@ static bool answer_all(struct conn *c)
 bool conn_flush(struct conn *c)
 {
 	while (conn_unwritten(c)) {
-		ssize_t n = send(c->source.fd, c->out + c->out_at, conn_unwritten(c),
-				 MSG_NOSIGNAL | MSG_DONTWAIT);
+		ssize_t n = io_send(c->source.fd, c->out + c->out_at, conn_unwritten(c));
 
 		if (n < 0 && errno == EINTR)
 			continue;
@@ -141,8 +141,8 @@ static bool pump(struct conn *c)
 }
 
 /*
- * recv() takes no control messages, so descriptors that a client attaches are closed by the kernel
- * and never show up in our table.
+ * io_recv() takes no control messages, so descriptors that a client attaches are closed by the
+ * kernel and never show up in our table.
  */
 static bool receive(struct conn *c)
 {
@@ -154,7 +154,7 @@ static bool receive(struct conn *c)
 		in = c->in;
 		room = c->env->in_size;
 	}
-	n = room ? recv(c->source.fd, in, room, MSG_DONTWAIT) : -1;
+	n = room ? io_recv(c->source.fd, in, room, 0) : -1;
 	if (!room || (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR)))
 		return true;
 	if (n < 0)

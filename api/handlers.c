@@ -80,6 +80,21 @@ int handlers_patch_drive(struct call *c)
 	return instance_patch_drive(c->inst, &c->body->drive_patch, c->err);
 }
 
+int handlers_put_net(struct call *c)
+{
+	return config_put_net(&c->inst->config, &c->body->net, c->err);
+}
+
+int handlers_patch_net(struct call *c)
+{
+	return instance_patch_net(c->inst, &c->body->net_patch, c->err);
+}
+
+int handlers_put_vsock(struct call *c)
+{
+	return config_put_vsock(&c->inst->config, &c->body->vsock, c->err);
+}
+
 /* Never reached: the phases of these rows let nothing through. */
 int handlers_needs_pci(struct call *c)
 {
@@ -131,4 +146,63 @@ int handlers_patch_vm(struct call *c)
 {
 	return c->body->vm.paused ? instance_pause(c->inst, c->err)
 				  : instance_resume(c->inst, c->err);
+}
+
+static void put_number(struct json_out *out, const char *key, u64 n)
+{
+	json_put(out, out->len ? "," : "{");
+	json_put_string(out, key);
+	json_put(out, ":");
+	json_put_u64(out, n);
+}
+
+static int put_pause(struct call *c, int r, u64 pause_us)
+{
+	if (r < 0)
+		return r;
+	put_number(c->out, "pause_us", pause_us);
+	json_put(c->out, "}");
+	return 0;
+}
+
+int handlers_share_snapshot(struct call *c)
+{
+	u64 pause_us = 0;
+	int r = instance_share(c->inst, c->body->snapshot_share.socket_path, &pause_us, c->err);
+
+	return put_pause(c, r, pause_us);
+}
+
+int handlers_get_live(struct call *c)
+{
+	struct live_progress live = { .writing = false };
+	bool any = instance_live_progress(c->inst, &live);
+
+	put_number(c->out, "pause_us", live.pause_us);
+	put_number(c->out, "bytes", live.bytes);
+	json_put(c->out, ",\"state\":");
+	json_put_string(c->out, !any ? "None" : live.writing ? "Writing" : live.failed ? "Failed" : "Done");
+	if (live.failed) {
+		json_put(c->out, ",\"fault_message\":");
+		json_put_string(c->out, live.fault);
+	}
+	json_put(c->out, "}");
+	return 0;
+}
+
+int handlers_create_snapshot(struct call *c)
+{
+	u64 pause_us = 0;
+	int r;
+
+	if (c->body->snapshot_create.live) {
+		r = instance_create_live(c->inst, &c->body->snapshot_create, &pause_us, c->err);
+		return put_pause(c, r, pause_us);
+	}
+	return instance_create_snapshot(c->inst, &c->body->snapshot_create, c->err);
+}
+
+int handlers_load_snapshot(struct call *c)
+{
+	return instance_load_snapshot(c->inst, &c->body->snapshot_load, c->err);
 }

@@ -17,11 +17,21 @@ union body {
 	struct boot_config boot;
 	struct drive_config drive;
 	struct drive_patch drive_patch;
+	struct net_request net;
+	struct net_patch net_patch;
+	struct vsock_request vsock;
+	struct balloon_request balloon;
+	struct schema_balloon_size balloon_size;
+	struct schema_balloon_interval balloon_interval;
+	struct schema_balloon_hint balloon_hint;
 	struct entropy_config entropy;
 	struct serial_config serial;
 	struct log_config logger;
 	struct schema_actions actions;
 	struct schema_vm vm;
+	struct snapshot_create_request snapshot_create;
+	struct snapshot_share_request snapshot_share;
+	struct snapshot_load_request snapshot_load;
 };
 
 /* One request being carried out. */
@@ -30,6 +40,7 @@ struct call {
 	const struct http_request *req;
 	char id[DEVICE_ID_MAX + 1]; /* the path's {id} */
 	union body *body;
+	struct json *doc; /* room for the tokens of the body */
 	int given; /* fields of the body that were there */
 	struct json_out *out;
 	bool deprecated;
@@ -40,6 +51,7 @@ struct call {
 void handlers_prepare_machine_put(struct call *c);
 void handlers_prepare_machine_patch(struct call *c);
 void handlers_prepare_logger(struct call *c);
+void handlers_prepare_hint(struct call *c);
 
 /* 0, or a negative errno with the line for `fault_message`. */
 int handlers_get_info(struct call *c);
@@ -52,10 +64,25 @@ int handlers_put_boot(struct call *c);
 int handlers_put_drive(struct call *c);
 int handlers_patch_drive(struct call *c);
 int handlers_needs_pci(struct call *c);
+int handlers_put_net(struct call *c);
+int handlers_patch_net(struct call *c);
+int handlers_put_vsock(struct call *c);
+int handlers_get_balloon(struct call *c);
+int handlers_put_balloon(struct call *c);
+int handlers_patch_balloon(struct call *c);
+int handlers_get_balloon_stats(struct call *c);
+int handlers_patch_balloon_stats(struct call *c);
+int handlers_hint_start(struct call *c);
+int handlers_hint_stop(struct call *c);
+int handlers_hint_status(struct call *c);
 int handlers_put_entropy(struct call *c);
 int handlers_put_serial(struct call *c);
 int handlers_put_logger(struct call *c);
 int handlers_put_action(struct call *c);
 int handlers_patch_vm(struct call *c);
+int handlers_create_snapshot(struct call *c);
+int handlers_share_snapshot(struct call *c);
+int handlers_get_live(struct call *c);
+int handlers_load_snapshot(struct call *c);
 
 #endif

@@ -12,6 +12,7 @@
 #include "handlers.h"
 
 #include <stdio.h>
+#include <sys/mman.h>
 
 #define ID_PLACE "{id}"
 
@@ -72,40 +73,53 @@ static const struct route routes[] = {
 	ROUTE(PATCH,  "/drives/" ID_PLACE,       AFTER,      handlers_patch_drive,
 	      .body = &schema_drive_patch),
 	ROUTE(DELETE, "/drives/" ID_PLACE,       AFTER_PCI,  handlers_needs_pci),
+	ROUTE(PUT,    "/network-interfaces/" ID_PLACE, BEFORE_PCI, handlers_put_net,
+	      .body = &schema_net, .boot_specific = true),
+	ROUTE(PATCH,  "/network-interfaces/" ID_PLACE, AFTER, handlers_patch_net,
+	      .body = &schema_net_patch),
+	ROUTE(DELETE, "/network-interfaces/" ID_PLACE, AFTER_PCI, handlers_needs_pci),
+	ROUTE(PUT,    "/vsock",                  BEFORE,     handlers_put_vsock,
+	      .body = &schema_vsock, .boot_specific = true),
+	ROUTE(GET,    "/balloon",                ANY,        handlers_get_balloon),
+	ROUTE(PUT,    "/balloon",                BEFORE,     handlers_put_balloon,
+	      .body = &schema_balloon, .boot_specific = true),
+	ROUTE(PATCH,  "/balloon",                AFTER,      handlers_patch_balloon,
+	      .body = &schema_balloon_size),
+	ROUTE(GET,    "/balloon/statistics",     AFTER,      handlers_get_balloon_stats),
+	ROUTE(PATCH,  "/balloon/statistics",     AFTER,      handlers_patch_balloon_stats,
+	      .body = &schema_balloon_interval),
+	ROUTE(PATCH,  "/balloon/hinting/start",  AFTER,      handlers_hint_start,
+	      .body = &schema_balloon_hint, .prepare = handlers_prepare_hint, .body_optional = true),
+	ROUTE(GET,    "/balloon/hinting/status", AFTER,      handlers_hint_status),
+	ROUTE(PATCH,  "/balloon/hinting/stop",   AFTER,      handlers_hint_stop,
+	      .body = &schema_balloon_hint, .body_optional = true),
 	ROUTE(PUT,    "/entropy",                BEFORE,     handlers_put_entropy,
 	      .body = &schema_entropy, .boot_specific = true),
 	ROUTE(PUT,    "/serial",                 BEFORE,     handlers_put_serial,
 	      .body = &schema_serial),
 	ROUTE(PUT,    "/logger",                 BEFORE,     handlers_put_logger,
 	      .body = &schema_logger, .prepare = handlers_prepare_logger),
+	ROUTE(PUT,    "/snapshot/create",        AFTER,      handlers_create_snapshot,
+	      .body = &schema_snapshot_create),
+	ROUTE(PUT,    "/snapshot/share",         AFTER,      handlers_share_snapshot,
+	      .body = &schema_snapshot_share),
+	ROUTE(GET,    "/snapshot/status",        AFTER,      handlers_get_live),
+	ROUTE(PUT,    "/snapshot/load",          BEFORE,     handlers_load_snapshot,
+	      .body = &schema_snapshot_load),
 
 	/* Known from Firecracker, not there yet. */
 	SOON(PUT,    "/cpu-config"),
-	SOON(PUT,    "/network-interfaces/" ID_PLACE),
-	SOON(PATCH,  "/network-interfaces/" ID_PLACE),
-	SOON(DELETE, "/network-interfaces/" ID_PLACE),
-	SOON(PUT,    "/vsock"),
 	SOON(PUT,    "/metrics"),
 	SOON(GET,    "/mmds"),
 	SOON(PUT,    "/mmds"),
 	SOON(PATCH,  "/mmds"),
 	SOON(PUT,    "/mmds/config"),
-	SOON(GET,    "/balloon"),
-	SOON(PUT,    "/balloon"),
-	SOON(PATCH,  "/balloon"),
-	SOON(GET,    "/balloon/statistics"),
-	SOON(PATCH,  "/balloon/statistics"),
-	SOON(PATCH,  "/balloon/hinting/start", .body_optional = true),
-	SOON(GET,    "/balloon/hinting/status"),
-	SOON(PATCH,  "/balloon/hinting/stop", .body_optional = true),
 	SOON(PUT,    "/pmem/" ID_PLACE),
 	SOON(PATCH,  "/pmem/" ID_PLACE),
 	SOON(DELETE, "/pmem/" ID_PLACE),
 	SOON(GET,    "/hotplug/memory"),
 	SOON(PUT,    "/hotplug/memory"),
 	SOON(PATCH,  "/hotplug/memory"),
-	SOON(PUT,    "/snapshot/create"),
-	SOON(PUT,    "/snapshot/load"),
 };
 /* clang-format on */
 
@@ -212,10 +226,13 @@ static int unknown_path(const struct http_request *req, struct err *err)
 {
 	const char *path = req->path, *end = path + req->path_len;
 	struct piece first = next_piece(&path, end);
-	static const struct piece snapshot = { "snapshot", 8 };
+	static const struct piece snapshot = { "snapshot", 8 }, balloon = { "balloon", 7 };
 
 	if (req->verb == PUT && same(first, snapshot) && end - path <= 1)
 		return fail(err, -EINVAL, "Missing snapshot operation type.");
+	if (req->verb != DELETE && req->verb != PUT && same(first, balloon) && end - path > 1)
+		return fail(err, -EINVAL, "Unrecognized GET request path `%.*s`.",
+			    (int)(end - path) - 1, path + 1);
 	if (req->verb == PUT && same(first, snapshot))
 		first = (struct piece){ req->path, req->path_len };
 	return fail(err, -EINVAL, "Invalid request method and/or path: %s %.*s.",
@@ -241,15 +258,15 @@ static int take_id(struct call *c, struct piece id)
 
 static int take_body(struct call *c, const struct route *route)
 {
-	static struct json doc;
 	int r;
 
-	memset(c->body, 0, sizeof *c->body);
 	if (route->prepare)
 		route->prepare(c);
-	r = json_parse(&doc, c->req->body, c->req->body_len, c->err);
+	if (!c->req->body_len) /* it is optional, or the request would not be here */
+		return 0;
+	r = json_parse(c->doc, c->req->body, c->req->body_len, c->err);
 	if (!r)
-		r = json_decode(&doc, JSON_ROOT, route->body, c->body, c->err);
+		r = json_decode(c->doc, JSON_ROOT, route->body, c->body, c->err);
 	if (r < 0) {
 		fail_prefix(c->err, r,
 			    "An error occurred when deserializing the json body of a request: ");
@@ -260,22 +277,47 @@ static int take_body(struct call *c, const struct route *route)
 	return 0;
 }
 
-/* The two bodies that repeat the path's id. */
+/* The bodies that repeat the path's id. */
 static int check_same_id(const struct call *c, const struct route *route)
 {
-	const char *id = route->body == &schema_drive	      ? c->body->drive.blk.id
-			 : route->body == &schema_drive_patch ? c->body->drive_patch.id
-							      : NULL;
+	const struct {
+		const struct json_object *body;
+		const char *id;
+	} bodies[] = {
+		{ &schema_drive, c->body->drive.blk.id },
+		{ &schema_drive_patch, c->body->drive_patch.id },
+		{ &schema_net, c->body->net.net.id },
+		{ &schema_net_patch, c->body->net_patch.id },
+	};
+	const char *id = NULL;
 
-	if (id && strcmp(id, c->id) != 0)
+	for (size_t i = 0; i < ARRAY_SIZE(bodies); i++)
+		if (route->body == bodies[i].body)
+			id = bodies[i].id;
+	if (!id || strcmp(id, c->id) == 0)
+		return 0;
+	if (route->body == &schema_net || route->body == &schema_net_patch)
 		return fail(c->err, -EINVAL,
-			    "The id from the path does not match the id from the body!");
-	return 0;
+			    "The id from the path [%s] does not match the id from the body [%s]!",
+			    c->id, id);
+	return fail(c->err, -EINVAL, "The id from the path does not match the id from the body!");
 }
 
 /* Clients learn from a header that a field they used will go. */
 static void note_deprecated(struct call *c, const struct route *route)
 {
+	if (route->body == &schema_vsock && c->body->vsock.id_given) {
+		c->deprecated = true;
+		log_warn("%s %s: vsock_id field is deprecated.", verb_upper[route->verb],
+			 route->path);
+	}
+	if (route->body == &schema_snapshot_load &&
+	    (c->body->snapshot_load.mem_path_given ||
+	     c->body->snapshot_load.enable_diff_snapshots)) {
+		c->deprecated = true;
+		log_warn("%s %s: mem_file_path and enable_diff_snapshots fields are deprecated.",
+			 verb_upper[route->verb], route->path);
+	}
 	if (!strcmp(route->path, "/machine-config") && route->body &&
 	    c->body->machine.template_given) {
 		c->deprecated = true;
@@ -370,18 +412,41 @@ static void put_fault(struct json_out *out, const struct err *err)
 	json_put(out, "}");
 }
 
+/*
+ * What a request is decoded into has room for the largest, and most of it is never touched: zero pages
+ * that come with the request and go with it, so that an idle monitor has none of them.
+ */
+struct decoded {
+	union body body;
+	struct json doc;
+};
+
+static int run_decoded(struct call *c)
+{
+	struct decoded *d = mmap(NULL, sizeof *d, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
+				 -1, 0);
+	int r;
+
+	if (d == MAP_FAILED)
+		return fail(c->err, -errno, "no memory for the request: " OS_ERR, OS_ERR_ARGS(errno));
+	c->body = &d->body;
+	c->doc = &d->doc;
+	r = run(c);
+	munmap(d, sizeof *d);
+	return r;
+}
+
 void routes_handle(struct instance *inst, const struct http_request *req, struct http_reply *reply)
 {
 	static char text[ROUTES_BODY_MAX + 1];
-	static union body body;
 	struct json_out out = { .buf = text, .size = sizeof text };
 	struct err err;
-	struct call c = { .inst = inst, .req = req, .body = &body, .out = &out, .err = &err };
+	struct call c = { .inst = inst, .req = req, .out = &out, .err = &err };
 	u64 begin = loop_now_ns();
 	int r;
 
 	log_request(req);
-	r = run(&c);
+	r = run_decoded(&c);
 	if (!r && out.overflow)
 		r = fail(&err, -EMSGSIZE, "The answer is longer than %u bytes.", ROUTES_BODY_MAX);
 	if (r < 0) {

@@ -4,12 +4,12 @@
  */
 #include "server.h"
 
+#include "../src/vmm/io.h"
 #include "../src/vmm/log.h"
 #include "conn.h"
 #include "listen.h"
 
 #include <fcntl.h>
-#include <poll.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
 #include <sys/mman.h>
@@ -25,7 +25,8 @@ struct server {
 	struct loop_timer timer;
 	u64 timer_ns; /* what the timer is set to; 0: not */
 	int spare_fd; /* given up for a moment to turn clients away when there are no descriptors */
-	char *arena;  /* every buffer, page aligned */
+	int flush_epoll; /* to wait with for clients that read slowly, at the end */
+	char *arena;	 /* every buffer, page aligned */
 	struct conn conn[SERVER_CONNECTIONS_MAX];
 };
 
@@ -92,7 +93,7 @@ static void turn_away(int fd)
 		"HTTP/1.1 503\r\nServer: Firecracker API\r\nConnection: close\r\n"
 		"Content-Length: 40\r\n\r\n{ \"error\": \"Too many open connections\" }";
 
-	send(fd, full, sizeof full - 1, MSG_DONTWAIT | MSG_NOSIGNAL);
+	io_send(fd, full, sizeof full - 1);
 	close(fd);
 }
 
@@ -165,7 +166,9 @@ static int watch(struct server *s, struct err *err)
 	int r;
 
 	s->spare_fd = fcntl(s->listener.fd, F_DUPFD_CLOEXEC, 0);
-	r = s->spare_fd < 0 ? -errno : loop_timer_init(s->env.loop, &s->timer);
+	s->flush_epoll = epoll_create1(EPOLL_CLOEXEC);
+	r = s->spare_fd < 0 || s->flush_epoll < 0 ? -errno
+						  : loop_timer_init(s->env.loop, &s->timer);
 	if (!r)
 		r = loop_add(s->env.loop, &s->listener);
 	return r < 0 ? fail(err, r, "cannot watch the API socket: " OS_ERR, OS_ERR_ARGS(-r)) : 0;
@@ -185,7 +188,7 @@ int server_create(struct server **out, struct loop *loop, struct instance *inst,
 				    .max_payload = (size_t)MIN(max_payload, PAYLOAD_LIMIT),
 				    .changed = set_timer,
 				    .owner = s };
-	s->spare_fd = s->timer.source.fd = s->listener.fd = -1;
+	s->spare_fd = s->flush_epoll = s->timer.source.fd = s->listener.fd = -1;
 	for (int i = 0; i < SERVER_CONNECTIONS_MAX; i++)
 		s->conn[i].source.fd = -1;
 	s->timer.owner = s;
@@ -216,10 +219,9 @@ static void flush_all(struct server *s)
 		struct conn *c = &s->conn[i];
 
 		while (c->source.fd >= 0 && conn_flush(c) && conn_unwritten(c)) {
-			struct pollfd p = { .fd = c->source.fd, .events = POLLOUT };
-
 			now = loop_now_ns();
-			if (now >= end || poll(&p, 1, (int)((end - now) / 1000000 + 1)) == 0)
+			if (now >= end || !io_poll(s->flush_epoll, c->source.fd, EPOLLOUT,
+						   (int)((end - now) / 1000000 + 1)))
 				break;
 		}
 	}
@@ -239,6 +241,8 @@ void server_destroy(struct server *s)
 	}
 	if (s->spare_fd >= 0)
 		close(s->spare_fd);
+	if (s->flush_epoll >= 0)
+		close(s->flush_epoll);
 	loop_timer_destroy(s->env.loop, &s->timer);
 	if (s->arena)
 		munmap(s->arena, (s->env.in_size + s->env.out_size) * SERVER_CONNECTIONS_MAX);

@@ -2,8 +2,10 @@
 """Runs one tier of the tests, or adds the tiers up.
 
     run.py unit [pattern]       every build/unit/test_* (cmocka)
+    run.py fuzz [pattern]       every build/fuzz/fuzz_* for ten seconds, from the corpus in the tree
     run.py machine [pattern]    tests/machine: the monitor with small guests of our own
-    run.py linux [pattern]      tests/linux: the monitor with Linux guests
+    run.py jailed [pattern]     the same once more, with every monitor in a jail
+    run.py linux [pattern]      tests/linux: the monitor with Linux guests, in a jail
     run.py summary [tier...]    one closing line over build/check/<tier>.json
 
 One line per test: `ok NAME (s)`, `skipped NAME: why`, `FAILED NAME: why` and what the monitor said.
@@ -11,6 +13,9 @@ In the testbed a Linux test that failed gets a second chance, because the emulat
 delivering interrupts (to QEMU's own guests too); the line then says so.
 The last line counts. Exit status 1 if a test failed, or if not one ran. Each test is a process of
 its own, so that none can hang or break the next; two run at a time unless a test wants to be alone.
+
+What is known is written down after each test. An emulated host can die under its tests: --resume takes
+up where it left, and a test that was running at the death of three hosts has failed.
 """
 
 from __future__ import annotations
@@ -26,6 +31,7 @@ import subprocess
 import sys
 import time
 import traceback
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Callable, Iterator
@@ -34,10 +40,12 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE / "lib"), str(HERE)]
 sys.dont_write_bytecode = True
 
+import inside  # noqa: E402
 import mayfly  # noqa: E402
 
-TIERS = ("unit", "machine", "linux")
-TEST_LIMIT = 300.0  # seconds for one test as a whole, scaled like every other wait
+TIERS = ("unit", "fuzz", "machine", "jailed", "linux")
+FUZZ_SECONDS = int(os.environ.get("MAYFLY_FUZZ_SECONDS", "10"))  # for each harness
+TEST_LIMIT = 75.0  # seconds for one test as a whole, scaled like every other wait
 
 
 @dataclass
@@ -71,6 +79,8 @@ def missing(test: Test) -> str:
         return "needs root"
     if "kvm" in test.needs and not os.access("/dev/kvm", os.R_OK | os.W_OK):
         return "needs /dev/kvm"
+    if inside.wanted():
+        return getattr(test.function, "outside", "")
     return ""
 
 
@@ -181,7 +191,9 @@ def collect(running: list[Running]) -> list[tuple[Running, Result]]:
     return over
 
 
-def run_all(tests: list[Test], jobs: int, second_chance: bool) -> Iterator[Result]:
+def run_all(
+    tests: list[Test], jobs: int, second_chance: bool, started: Callable[[Test], None]
+) -> Iterator[Result]:
     # Tests that want to be alone come last, so that they do not hold up the others.
     waiting = sorted(tests, key=lambda t: "alone" in t.needs)
     running: list[Running] = []
@@ -192,6 +204,7 @@ def run_all(tests: list[Test], jobs: int, second_chance: bool) -> Iterator[Resul
             if reason:
                 yield Result(test.name, "skipped", 0.0, reason)
             else:
+                started(test)
                 running.append(Running(test))
         for r, result in collect(running) if running else []:
             if second_chance and result.outcome == "FAILED" and not r.first:
@@ -205,13 +218,18 @@ def run_all(tests: list[Test], jobs: int, second_chance: bool) -> Iterator[Resul
 
 def discover(tier: str, pattern: str) -> list[Test]:
     tests = []
-    for path in sorted((HERE / tier).glob("test_*.py")):
-        module = importlib.import_module(f"{tier}.{path.stem}")
+    directory = "machine" if tier == "jailed" else tier
+    for path in sorted((HERE / directory).glob("test_*.py")):
+        if tier == "jailed" and path.stem == "test_jailer":
+            continue  # makes its own jails
+        module = importlib.import_module(f"{directory}.{path.stem}")
         for name, function in vars(module).items():
             full = f"{path.stem.removeprefix('test_')}.{name.removeprefix('test_')}"
             ours = callable(function) and getattr(function, "__module__", "") == module.__name__
             if name.startswith("test_") and ours and re.search(pattern, full):
-                tests.append(Test(full, function, getattr(function, "needs", frozenset())))
+                needs = getattr(function, "needs", frozenset())
+                needs |= {"root"} if tier == "jailed" else set()
+                tests.append(Test(full, function, needs))
     return tests
 
 
@@ -275,6 +293,40 @@ def run_unit(pattern: str) -> Iterator[Result]:
         yield from run_unit_program(path)
 
 
+# ---- the fuzz tier: libFuzzer harnesses -----------------------------------------------------------
+
+
+def run_fuzz_program(path: Path) -> Result:
+    """Ten seconds from the corpus; what it finds is kept in build/fuzz."""
+    name = path.name.removeprefix("fuzz_")
+    artifacts = mayfly.BUILD / "fuzz" / f"crash-{name}-"
+    found = mayfly.BUILD / "fuzz" / "corpus" / name
+    found.mkdir(parents=True, exist_ok=True)
+    begin = time.monotonic()
+    done = subprocess.run(
+        [str(path), f"-max_total_time={FUZZ_SECONDS}", f"-artifact_prefix={artifacts}",
+         "-rss_limit_mb=4096", str(found), str(HERE / "fuzz" / "corpus" / name)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env={**os.environ, "MAYFLY_FUZZ": "1"},
+    )
+    text = done.stdout.decode(errors="replace")
+    seconds = time.monotonic() - begin
+    ran = re.search(r"Done (\d+) runs", text)
+    if done.returncode == 0 and ran:
+        return Result(f"fuzz_{name}.{ran[1]}_inputs_are_survived", "ok", seconds)
+    return Result(f"fuzz_{name}", "FAILED", seconds, f"exit code {done.returncode}",
+                  "\n".join(text.splitlines()[-60:]))
+
+
+def run_fuzz(pattern: str, jobs: int) -> Iterator[Result]:
+    paths = [p for p in sorted((mayfly.BUILD / "fuzz").glob("fuzz_*"))
+             if not p.suffix and os.access(p, os.X_OK) and p.is_file() and re.search(pattern, p.name)]
+    with ThreadPoolExecutor(jobs) as pool:
+        yield from pool.map(run_fuzz_program, paths)
+
+
 # ---- counting --------------------------------------------------------------------------------------
 
 
@@ -288,14 +340,52 @@ def closing_line(counts: dict[str, int]) -> str:
     return "{passed} passed, {failed} failed, {skipped} skipped".format(**counts)
 
 
-def write_result(tier: str, results: list[Result]) -> None:
-    # What is written elsewhere in the testbed is gone with it.
-    directory = Path(os.environ.get("MAYFLY_OUT", mayfly.BUILD)) / "check"
-    directory.mkdir(parents=True, exist_ok=True)
-    content = {"tier": tier, "counts": count(results), "tests": [asdict(r) for r in results]}
-    new = directory / f"{tier}.json.new"
-    new.write_text(json.dumps(content, indent=1) + "\n")
-    new.rename(directory / f"{tier}.json")
+class Record:
+    """What a tier has come to know, in build/check/<tier>.json, whole at every moment."""
+
+    def __init__(self, tier: str, resume: bool, shard: int = 0):
+        # What is written elsewhere in the testbed is gone with it.
+        directory = Path(os.environ.get("MAYFLY_OUT", mayfly.BUILD)) / "check"
+        directory.mkdir(parents=True, exist_ok=True)
+        self.tier = tier
+        self.path = directory / (f"{tier}.{shard}.json" if shard else f"{tier}.json")
+        self.results: list[Result] = []
+        self.starts: dict[str, int] = {}  # of tests without a result
+        self.whole = False
+        if resume and self.path.exists():
+            content = json.loads(self.path.read_text())
+            self.results = [Result(**r) for r in content["tests"]]
+            self.starts = content["starts"]
+
+    def write(self) -> None:
+        content = {
+            "tier": self.tier, "whole": self.whole, "counts": count(self.results),
+            "starts": self.starts, "tests": [asdict(r) for r in self.results],
+        }
+        new = self.path.with_suffix(".new")
+        new.write_text(json.dumps(content, indent=1) + "\n")
+        new.rename(self.path)
+
+    def started(self, test: Test) -> None:
+        self.starts[test.name] = self.starts.get(test.name, 0) + 1
+        self.write()
+
+    def add(self, result: Result) -> None:
+        self.starts.pop(result.name, None)
+        self.results.append(result)
+        self.write()
+        print(result.line(), flush=True)
+        if result.outcome == "FAILED" and result.output:
+            print("  " + result.output.replace("\n", "\n  "), flush=True)
+
+    def left_of(self, tests: list[Test]) -> list[Test]:
+        """The tests to run; those that were there when three hosts died have failed."""
+        known = {r.name for r in self.results}
+        for test in tests:
+            if test.name not in known and self.starts.get(test.name, 0) >= 3:
+                self.add(Result(test.name, "FAILED", 0.0, "was running when its host died, three times"))
+                known.add(test.name)
+        return [t for t in tests if t.name not in known]
 
 
 def summary(tiers: list[str]) -> int:
@@ -304,8 +394,11 @@ def summary(tiers: list[str]) -> int:
     for tier in tiers or TIERS:
         path = mayfly.BUILD / "check" / f"{tier}.json"
         try:
-            counts = json.loads(path.read_text())["counts"]
-            note = closing_line(counts)
+            content = json.loads(path.read_text())
+            counts = content["counts"]
+            if not content["whole"]:
+                counts["failed"] += 1
+            note = closing_line(counts) + ("" if content["whole"] else " (did not end: 1 failed)")
         except (OSError, ValueError, KeyError):
             counts, note = {"failed": 1}, "left no result: counted as 1 failed"
         print(f"{tier}: {note}")
@@ -315,20 +408,40 @@ def summary(tiers: list[str]) -> int:
     return 1 if total["failed"] or not total["passed"] else 0
 
 
-def run_tier(tier: str, pattern: str, jobs: int) -> int:
+def merge(tier: str, shards: int) -> int:
+    """One result of those that several hosts have left behind."""
+    whole = Record(tier, False)
+    whole.whole = True
+    for n in range(1, shards + 1):
+        part = Record(tier, True, n)
+        whole.results += part.results
+        whole.whole &= part.path.exists() and json.loads(part.path.read_text())["whole"]
+    whole.write()
+    counts = count(whole.results)
+    print(closing_line(counts))
+    return 1 if counts["failed"] or not whole.whole else 0
+
+
+def run_tier(tier: str, pattern: str, jobs: int, resume: bool, shard: tuple[int, int]) -> int:
+    # Jails need root; without it the Linux tests are run as they are.
+    if tier == "jailed" or (tier == "linux" and os.geteuid() == 0):
+        os.environ.setdefault("MAYFLY_JAIL", "1")
     emulated = tier == "linux" and "MAYFLY_TESTBED" in os.environ
+    record = Record(tier, resume, shard[0])
     if tier == "unit":
         found = run_unit(pattern)
+    elif tier == "fuzz":
+        found = run_fuzz(pattern, jobs)
     else:
-        found = run_all(discover(tier, pattern), jobs, second_chance=emulated)
-    results = []
+        # Neighbours are alike, and take alike long: every host gets some of each kind.
+        tests = discover(tier, pattern)[max(0, shard[0] - 1)::shard[1]]
+        tests = record.left_of(tests)
+        found = run_all(tests, jobs, second_chance=emulated, started=record.started)
     for result in found:
-        results.append(result)
-        print(result.line(), flush=True)
-        if result.outcome == "FAILED" and result.output:
-            print("  " + result.output.replace("\n", "\n  "), flush=True)
-    write_result(tier, results)
-    counts = count(results)
+        record.add(result)
+    record.whole = True
+    record.write()
+    counts = count(record.results)
     print(closing_line(counts))
     return 1 if counts["failed"] or not (counts["passed"] + counts["failed"]) else 0
 
@@ -338,15 +451,21 @@ def main() -> int:
     parser.add_argument("tier", choices=[*TIERS, "summary"])
     parser.add_argument("pattern", nargs="*", default=[], help="regular expression on test names")
     parser.add_argument("-j", "--jobs", type=int, default=2)
+    parser.add_argument("--resume", action="store_true", help="go on where a dead host left")
+    parser.add_argument("--shard", default="0/1", help="N/M: every M-th test, from the N-th on")
+    parser.add_argument("--merge", type=int, default=0, help="one result of so many shards")
     parser.add_argument("-l", "--list", action="store_true", help="only print the names")
     options = parser.parse_args()
     if options.tier == "summary":
         return summary(options.pattern)
     pattern = "|".join(options.pattern)
+    if options.merge:
+        return merge(options.tier, options.merge)
     if options.list:
         print(*(t.name for t in discover(options.tier, pattern)), sep="\n")
         return 0
-    return run_tier(options.tier, pattern, max(1, options.jobs))
+    return run_tier(options.tier, pattern, max(1, options.jobs), options.resume,
+                    tuple(int(n) for n in options.shard.split("/")))
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@
  * The machine is hardware-reduced (3.11.1): no PIC, no PM timer, no SCI, no fixed events. It is
  * switched off and reset by writing a byte to a port (4.8.3.5, 4.8.3.6). Nothing here has to be
  * interpreted while the guest boots, except names: the one method runs when the machine was
- * restored as another one (VM generation id).
+ * restored as another one (VM generation id, VM clock).
  *
  * Every interrupt is an edge, active high, and goes to our own IOAPIC, whose pins are GSIs.
  */
@@ -115,6 +115,10 @@ static_assert(sizeof(struct madt_ioapic) == 12, "5.2.12.3");
 
 /* ---- DSDT: a row per device ---------------------------------------------------------------- */
 
+#define WINDOW_LEN 0x1000
+static_assert(WINDOW_LEN == LAYOUT_VIRTIO_STEP, "a page");
+static_assert(WINDOW_LEN == LAYOUT_VMCLOCK_LEN, "a page");
+
 struct node {
 	const char *name;
 	const char *hid; /* "PNP....": an EISA id, else a string */
@@ -122,7 +126,7 @@ struct node {
 	u32 uid;
 	u16 port[2]; /* 0: none */
 	u8 ports;    /* in a row from each of them */
-	u32 window;  /* memory, LAYOUT_VIRTIO_STEP bytes; 0: none */
+	u32 window;  /* memory, a page; 0: none */
 	u32 gsi;     /* 0: none */
 	bool coherent;
 	void (*more)(struct aml *aml);
@@ -141,17 +145,25 @@ static void emit_vmgenid_address(struct aml *aml)
 	aml_close(aml, package);
 }
 
+static void emit_notify(struct aml *aml, const char *device)
+{
+	enum { OP_NOTIFY = 0x86, CHANGED = 0x80 };
+
+	aml_byte(aml, OP_NOTIFY);
+	aml_segment(aml, device);
+	aml_integer(aml, CHANGED);
+}
+
 /* 5.6.9.3: the device has one interrupt, so _EVT need not ask which. */
 static void emit_event_method(struct aml *aml)
 {
-	enum { ONE_ARGUMENT = 1, OP_NOTIFY = 0x86, ID_CHANGED = 0x80 };
+	enum { ONE_ARGUMENT = 1 };
 	size_t method = aml_open(aml, AML_METHOD);
 
 	aml_segment(aml, "_EVT");
 	aml_byte(aml, ONE_ARGUMENT);
-	aml_byte(aml, OP_NOTIFY);
-	aml_segment(aml, "VGEN");
-	aml_integer(aml, ID_CHANGED);
+	emit_notify(aml, "VGEN");
+	emit_notify(aml, "VCLK");
 	aml_close(aml, method);
 }
 
@@ -178,9 +190,15 @@ static const struct node platform[] = {
 		.more = emit_vmgenid_address,
 	},
 	{
+		.name = "VCLK",
+		.hid = "AMZNC10C",
+		.cid = { "VMCLOCK" },
+		.window = LAYOUT_VMCLOCK,
+	},
+	{
 		.name = "GED",
 		.hid = "ACPI0013",
-		.gsi = LAYOUT_GSI_VMGENID,
+		.gsi = LAYOUT_GSI_IDENTITY,
 		.more = emit_event_method,
 	},
 };
@@ -218,7 +236,7 @@ static void emit_resources(struct aml *aml, const struct node *n)
 		if (n->port[i])
 			emit_ports(&in, n->port[i], n->ports);
 	if (n->window)
-		emit_window(&in, n->window, LAYOUT_VIRTIO_STEP);
+		emit_window(&in, n->window, WINDOW_LEN);
 	if (n->gsi)
 		emit_interrupt(&in, n->gsi);
 	if (!in.len)
@@ -237,6 +255,10 @@ static void emit_compatible(struct aml *aml, const char *const ids[2])
 {
 	size_t package;
 
+	if (!ids[1]) {
+		aml_name_string(aml, "_CID", ids[0]);
+		return;
+	}
 	aml_name(aml, "_CID");
 	package = aml_open(aml, AML_PACKAGE);
 	aml_byte(aml, 2);

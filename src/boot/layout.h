@@ -11,7 +11,7 @@
  *	0x0002_0000  command line                /
  *	0x0009_fc00  -- RAM ends, "system area": reserved in e820 --
  *	0x0009_fc00  MP floating pointer (searched for in the last KiB below 640 KiB)
- *	0x000a_0000  ACPI tables, VM generation id
+ *	0x000a_0000  ACPI tables, VM clock, VM generation id
  *	0x000e_0000  RSDP (searched for from here to 1 MiB), MP configuration table behind it
  *	0x0010_0000  -- RAM: kernel from here up, initrd at the top of this region --
  *	0xc000_0000  -- RAM ends (MEM_HOLE_START) --
@@ -45,8 +45,10 @@
 #define LAYOUT_SYSTEM	    0x9fc00
 #define LAYOUT_MPTABLE	    0x9fc00
 #define LAYOUT_ACPI	    0xa0000
+#define LAYOUT_ACPI_END	    0xde000
+#define LAYOUT_VMCLOCK	    0xde000 /* one page */
+#define LAYOUT_VMCLOCK_LEN  0x1000
 #define LAYOUT_VMGENID	    0xdf000 /* one page: 16 bytes of generation id */
-#define LAYOUT_ACPI_END	    0xdf000
 #define LAYOUT_RSDP	    0xe0000
 #define LAYOUT_MPCONFIG	    0xe0100 /* with 32 processors and 38 pins it outgrows the KiB above */
 #define LAYOUT_MPCONFIG_END 0xe1000
@@ -79,7 +81,7 @@
 /* Interrupt lines (GSI = IOAPIC pin) */
 #define LAYOUT_GSI_KEYBOARD    1
 #define LAYOUT_GSI_SERIAL      4
-#define LAYOUT_GSI_VMGENID     5
+#define LAYOUT_GSI_IDENTITY    5 /* the machine has become another one: VM generation id, VM clock */
 #define LAYOUT_GSI_VIRTIO      6  /* first virtio device; the others follow */
 #define LAYOUT_DEVICES_MAX     32 /* virtio devices of one machine */
 #define LAYOUT_IOAPIC_PINS_MAX (LAYOUT_GSI_VIRTIO + LAYOUT_DEVICES_MAX)

@@ -13,8 +13,11 @@
 #define CONFIG_H
 
 #include "../boot/boot.h"
+#include "../virtio/balloon.h"
 #include "../virtio/blk.h"
 #include "../virtio/limit.h"
+#include "../virtio/net.h"
+#include "../virtio/vsock.h"
 #include "base.h"
 #include "err.h"
 #include "log.h"
@@ -22,6 +25,7 @@
 
 #define CONFIG_VCPUS_MAX  32
 #define CONFIG_DRIVES_MAX LAYOUT_DEVICES_MAX
+#define CONFIG_NETS_MAX	  LAYOUT_DEVICES_MAX
 #define CONFIG_ID_MAX	  64
 
 /* Deprecated names of feature sets: kept and shown again, not applied. */
@@ -40,6 +44,8 @@ struct machine_config {
 	u64 mem_mib;
 	bool smt;
 	bool track_dirty_pages;
+	bool shareable; /* RAM is a memfd: it can be frozen without a copy */
+	bool shareable_given;
 	enum mem_pages huge_pages;
 	bool pages_given;  /* of a request: it spelled huge_pages; true once stored */
 	bool pages_chosen; /* of what is stored: by the user, else the monitor is free to choose */
@@ -64,6 +70,21 @@ struct drive_patch {
 	struct limit_config limit;
 };
 
+#define CONFIG_MAC_TEXT 17 /* xx:xx:xx:xx:xx:xx */
+
+struct net_request {
+	struct net_config net;
+	char mac[CONFIG_MAC_TEXT + 1]; /* as text: lower case once stored */
+	u32 mtu;
+	bool mtu_given, pairs_given;
+};
+
+/* A change to the limits of a running machine's interface. */
+struct net_patch {
+	char id[DEVICE_ID_MAX + 1];
+	struct limit_config rx_limit, tx_limit;
+};
+
 struct serial_config {
 	char out_path[4096]; /* empty: stdin and stdout */
 	struct limit_bucket limit;
@@ -75,12 +96,29 @@ struct entropy_config {
 	struct limit_config limit;
 };
 
+struct balloon_request {
+	bool present;
+	struct balloon_config balloon;
+};
+
+struct vsock_request {
+	bool present;
+	struct vsock_config vsock;
+	bool id_given; /* of a request: it spelled the deprecated vsock_id */
+	char id[CONFIG_ID_MAX + 1];
+	bool max_given;
+};
+
 struct config {
 	struct machine_config machine;
 	struct boot_config boot;
 	struct drive_config
 		drives[CONFIG_DRIVES_MAX]; /* root first, else in order of configuration */
 	unsigned n_drives;
+	struct net_request nets[CONFIG_NETS_MAX];
+	unsigned n_nets;
+	struct vsock_request vsock;
+	struct balloon_request balloon;
 	struct entropy_config entropy;
 	struct serial_config serial;
 	bool boot_timer;
@@ -89,6 +127,9 @@ struct config {
 
 /* Defaults: 1 vCPU, 128 MiB, nothing else; all fds -1. */
 void config_init(struct config *cfg);
+
+/* Forgets all but what is no part of a machine: how this process was started. */
+void config_forget(struct config *cfg);
 
 /* Closes every fd it owns. */
 void config_destroy(struct config *cfg);
@@ -102,6 +143,11 @@ int config_put_machine(struct config *cfg, const struct machine_config *req,
 int config_put_boot(struct config *cfg, const struct boot_config *req, struct err *err) MUST_CHECK;
 int config_put_drive(struct config *cfg, const struct drive_config *req,
 		     struct err *err) MUST_CHECK;
+int config_put_net(struct config *cfg, const struct net_request *req, struct err *err) MUST_CHECK;
+int config_put_vsock(struct config *cfg, const struct vsock_request *req,
+		     struct err *err) MUST_CHECK;
+int config_put_balloon(struct config *cfg, const struct balloon_request *req,
+		       struct err *err) MUST_CHECK;
 int config_put_entropy(struct config *cfg, const struct entropy_config *req,
 		       struct err *err) MUST_CHECK;
 int config_put_serial(struct config *cfg, const struct serial_config *req,
@@ -109,9 +155,10 @@ int config_put_serial(struct config *cfg, const struct serial_config *req,
 
 /* NULL if there is none. */
 struct drive_config *config_find_drive(struct config *cfg, const char *id);
+struct net_request *config_find_net(struct config *cfg, const char *id);
 
-/* Forgets buckets that do not limit, as they are shown and enforced; logs what is not enforced. */
-void config_accept_limit(struct limit_config *limit, const char *what);
+/* Forgets buckets that do not limit, as they are shown and enforced. */
+void config_accept_limit(struct limit_config *limit);
 
 /* Letters, digits, `_`, at least one; the line is the contract's. */
 int config_check_id(const char *id, struct err *err) MUST_CHECK;

@@ -6,8 +6,10 @@
  */
 #include "instance.h"
 
-#include "../virtio/disk.h"
+#include "../jail/seccomp.h"
+#include "live.h"
 #include "log.h"
+#include "share.h"
 
 #include <ctype.h>
 #include <stdlib.h>
@@ -30,13 +32,17 @@ int instance_id_check(const char *id, struct err *err)
 }
 
 /* What fails here fails again at the start, where somebody is there to be told. */
-static void prepare(void *owner)
+void instance_prepare(struct instance *inst)
 {
-	struct instance *inst = owner;
 	struct err err;
 
 	if (!inst->vm && !inst->shell && vm_shell_create(&inst->shell, &err) < 0)
 		log_debug("not prepared: %s", err.msg);
+}
+
+static void prepare(void *owner)
+{
+	instance_prepare(owner);
 }
 
 void instance_expect_start(struct instance *inst)
@@ -69,6 +75,9 @@ void instance_destroy(struct instance *inst)
 	if (!inst)
 		return;
 	loop_uncall(inst->loop, &inst->prepare);
+	live_destroy(inst->live);
+	share_destroy(inst->share);
+	instance_record_touched(inst);
 	vm_shell_destroy(inst->shell);
 	vm_destroy(inst->vm);
 	config_destroy(&inst->config);
@@ -96,7 +105,7 @@ const char *instance_state_name(enum instance_state state)
 
 /* ---- verbs -------------------------------------------------------------------------------- */
 
-static int need_vm(const struct instance *inst, struct err *err)
+int instance_need_vm(const struct instance *inst, struct err *err)
 {
 	if (inst->vm)
 		return 0;
@@ -121,7 +130,9 @@ static int build_and_run(struct instance *inst, struct vm **vm, struct err *err)
 		return r;
 	log_debug("event_end: build microvm for boot");
 	log_debug("event_start: boot microvm");
-	r = vm_resume(*vm, err);
+	r = seccomp_install(FILTER_RUN, err);
+	if (!r)
+		r = vm_resume(*vm, err);
 	log_debug("event_end: boot microvm");
 	return r;
 }
@@ -151,7 +162,7 @@ int instance_start(struct instance *inst, struct err *err)
 int instance_pause(struct instance *inst, struct err *err)
 {
 	u64 begin = loop_now_ns();
-	int r = need_vm(inst, err);
+	int r = instance_need_vm(inst, err);
 
 	if (r < 0)
 		return r;
@@ -159,13 +170,14 @@ int instance_pause(struct instance *inst, struct err *err)
 	if (r < 0)
 		return fail_prefix(err, r, "Internal VMM error: ");
 	log_duration("pause vm", begin);
+	instance_record_touched(inst);
 	return 0;
 }
 
 int instance_resume(struct instance *inst, struct err *err)
 {
 	u64 begin = loop_now_ns();
-	int r = need_vm(inst, err);
+	int r = instance_need_vm(inst, err);
 
 	if (r < 0)
 		return r;
@@ -178,77 +190,10 @@ int instance_resume(struct instance *inst, struct err *err)
 
 int instance_ctrl_alt_del(struct instance *inst, struct err *err)
 {
-	int r = need_vm(inst, err);
+	int r = instance_need_vm(inst, err);
 
 	if (r < 0)
 		return r;
 	r = vm_ctrl_alt_del(inst->vm, err);
 	return r < 0 ? fail_prefix(err, r, "Internal VMM error: ") : 0;
-}
-
-/* ---- drives of a running machine ---------------------------------------------------------- */
-
-/* The contract's sentence round a reason. Returns `r`. */
-static int cannot_patch(struct err *err, int r)
-{
-	struct err reason = *err;
-
-	return fail(
-		err, r,
-		"Drive config error: Unable to patch the block device: %.700s Please verify the "
-		"request arguments.",
-		reason.msg);
-}
-
-static int change_backing(struct instance *inst, struct drive_config *drive, const char *path,
-			  struct err *err)
-{
-	CLEANUP_FD int fd = disk_open(path, drive->blk.read_only, err);
-	int r;
-
-	if (fd < 0)
-		return fail_prefix(err, fd,
-				   "Virtio backend error: Error manipulating the backing file: ");
-	r = vm_swap_drive(inst->vm, drive->blk.id, fd, err);
-	if (r < 0)
-		return fail_prefix(err, r, "Virtio backend error: ");
-	close(drive->blk.fd);
-	drive->blk.fd = steal_fd(&fd);
-	memcpy(drive->blk.path, path, strlen(path) + 1); /* it came in a field of that size */
-	return 0;
-}
-
-/* A bucket that is absent stays; one that does not limit takes the limit away. */
-static void change_limit(struct limit_config *limit, const struct limit_config *patch,
-			 const char *id)
-{
-	if (patch->bandwidth.given)
-		limit->bandwidth = patch->bandwidth;
-	if (patch->ops.given)
-		limit->ops = patch->ops;
-	config_accept_limit(limit, id);
-}
-
-int instance_patch_drive(struct instance *inst, const struct drive_patch *patch, struct err *err)
-{
-	struct drive_config *drive;
-	int r = need_vm(inst, err);
-
-	if (r < 0)
-		return r;
-	drive = config_find_drive(&inst->config, patch->id);
-	if (!drive)
-		return cannot_patch(err, fail(err, -ENOENT, "Device not found"));
-	if (!patch->path_given && !patch->limit.given)
-		return fail(err, -EINVAL,
-			    "Drive config error: Unable to patch the block device: Running method "
-			    "expected different backend. Please verify the request arguments.");
-	if (patch->path_given) {
-		r = change_backing(inst, drive, patch->path, err);
-		if (r < 0)
-			return cannot_patch(err, r);
-	}
-	if (patch->limit.given)
-		change_limit(&drive->limit, &patch->limit, drive->blk.id);
-	return 0;
 }

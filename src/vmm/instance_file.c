@@ -22,6 +22,9 @@ union body {
 	struct machine_config machine;
 	struct boot_config boot;
 	struct drive_config drive;
+	struct net_request net;
+	struct vsock_request vsock;
+	struct balloon_request balloon;
 	struct entropy_config entropy;
 	struct log_config logger;
 };
@@ -61,6 +64,21 @@ static int apply_drive(struct instance *inst, const union body *body, struct err
 	return config_put_drive(&inst->config, &body->drive, err);
 }
 
+static int apply_net(struct instance *inst, const union body *body, struct err *err)
+{
+	return config_put_net(&inst->config, &body->net, err);
+}
+
+static int apply_vsock(struct instance *inst, const union body *body, struct err *err)
+{
+	return config_put_vsock(&inst->config, &body->vsock, err);
+}
+
+static int apply_balloon(struct instance *inst, const union body *body, struct err *err)
+{
+	return config_put_balloon(&inst->config, &body->balloon, err);
+}
+
 static int apply_entropy(struct instance *inst, const union body *body, struct err *err)
 {
 	return config_put_entropy(&inst->config, &body->entropy, err);
@@ -80,11 +98,11 @@ static const struct section sections[] = {
 	{ .key = "machine-config", &schema_machine, apply_machine, prepare_machine },
 	{ .key = "boot-source", &schema_boot, apply_boot, .required = true },
 	{ .key = "drives", &schema_drive, apply_drive, .required = true, .list = true },
+	{ .key = "network-interfaces", &schema_net, apply_net, .list = true },
+	{ .key = "vsock", &schema_vsock, apply_vsock },
+	{ .key = "balloon", &schema_balloon, apply_balloon },
 	{ .key = "entropy", &schema_entropy, apply_entropy },
 	{ .key = "cpu-config" },
-	{ .key = "network-interfaces" },
-	{ .key = "balloon" },
-	{ .key = "vsock" },
 	{ .key = "pmem" },
 	{ .key = "memory-hotplug" },
 	{ .key = "metrics" },

@@ -50,6 +50,7 @@ enum json_type {
 	JSON_STRING, /* char[size], always terminated */
 	JSON_ENUM,   /* int-sized enum, `names` */
 	JSON_OBJECT, /* nested struct, `object` */
+	JSON_LIST,   /* array of structs, `object`, at most `max` */
 	JSON_TYPES,
 };
 
@@ -64,6 +65,7 @@ struct json_field {
 	u32 given;	  /* offset of a bool: was there and not null; 0: nobody asks */
 	const struct json_names *names;
 	const struct json_object *object;
+	u32 max, count; /* of a list: elements there is room for; offset of an unsigned */
 };
 
 struct json_object {

@@ -238,6 +238,31 @@ static int read_enum(struct decode *d, int value, const struct json_field *f, vo
 
 static int walk(struct decode *d, int value, const struct json_object *object, void *out);
 
+/* Elements start as zeros. */
+static int read_list(struct decode *d, int value, const struct json_field *f, void *out, unsigned *n)
+{
+	u32 stride = f->size / f->max;
+	int at = 0, key, element, r;
+
+	*n = 0;
+	if (json_kind(d->doc, value) != JSON_IS_ARRAY)
+		return invalid_type(d, value, "a sequence");
+	while ((element = json_each(d->doc, value, &at, &key)) >= 0) {
+		void *to = out ? (char *)out + (size_t)*n * stride : NULL;
+
+		if (*n == f->max)
+			return json_fail(d->doc->text, after(d->doc, value), d->err,
+					 "field `%s` has more than %u elements", f->name, f->max);
+		if (to)
+			memset(to, 0, stride);
+		r = walk(d, element, f->object, to);
+		if (r < 0)
+			return r;
+		++*n;
+	}
+	return 0;
+}
+
 static int read_value(struct decode *d, int value, const struct json_field *f, void *out)
 {
 	switch (f->type) {
@@ -289,7 +314,15 @@ static int walk_member(struct decode *d, int value, const struct json_field *f, 
 
 	if (json_kind(d->doc, value) == JSON_IS_NULL && !(f->flags & JSON_REQUIRED))
 		return 0;
-	r = read_value(d, value, f, out ? (char *)out + f->offset : NULL);
+	if (f->type == JSON_LIST) {
+		unsigned n;
+
+		r = read_list(d, value, f, out ? (char *)out + f->offset : NULL, &n);
+		if (out)
+			memcpy((char *)out + f->count, &n, sizeof n);
+	} else {
+		r = read_value(d, value, f, out ? (char *)out + f->offset : NULL);
+	}
 	if (r < 0) {
 		/* The innermost name: an object's own failures have set theirs already. */
 		if (!d->doc->field)

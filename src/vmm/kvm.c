@@ -72,53 +72,9 @@ static int create_vm(struct kvm *kvm, struct err *err)
 	return 0;
 }
 
-int kvm_open(struct kvm *kvm, struct err *err)
+static int split_irqchip(const struct kvm *kvm, struct err *err)
 {
-	int r;
-
-	*kvm = (struct kvm){ .vm_fd = -1 };
-	kvm->dev_fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
-	if (kvm->dev_fd < 0)
-		return fail_open(err, errno);
-	r = check_dev(kvm, err);
-	if (!r)
-		r = create_vm(kvm, err);
-	if (r < 0)
-		kvm_close(kvm);
-	return r;
-}
-
-void kvm_close(struct kvm *kvm)
-{
-	if (kvm->vm_fd >= 0)
-		close(kvm->vm_fd);
-	if (kvm->dev_fd >= 0)
-		close(kvm->dev_fd);
-	kvm->vm_fd = kvm->dev_fd = -1;
-}
-
-int kvm_add_memory(struct kvm *kvm, const struct mem *mem, struct err *err)
-{
-	for (unsigned i = 0; i < mem->n_regions; i++) {
-		const struct mem_region *r = &mem->region[i];
-		struct kvm_userspace_memory_region slot = {
-			.slot = i,
-			.guest_phys_addr = r->gpa,
-			.memory_size = r->size,
-			.userspace_addr = (uintptr_t)r->host,
-		};
-
-		if (ioctl(kvm->vm_fd, KVM_SET_USER_MEMORY_REGION, &slot) < 0)
-			return fail(err, -errno, "KVM_SET_USER_MEMORY_REGION of %llu MiB at 0x%llx: "
-				    OS_ERR, (unsigned long long)(r->size >> 20),
-				    (unsigned long long)r->gpa, OS_ERR_ARGS(errno));
-	}
-	return 0;
-}
-
-int kvm_split_irqchip(struct kvm *kvm, unsigned pins, struct err *err)
-{
-	struct kvm_enable_cap cap = { .cap = KVM_CAP_SPLIT_IRQCHIP, .args = { pins } };
+	struct kvm_enable_cap cap = { .cap = KVM_CAP_SPLIT_IRQCHIP, .args = { LAYOUT_IOAPIC_PINS_MAX } };
 	u64 ident = LAYOUT_KVM_IDENT;
 
 	/* Where Intel without "unrestricted guest" keeps two pages of its own; nothing to do on AMD. */
@@ -128,6 +84,106 @@ int kvm_split_irqchip(struct kvm *kvm, unsigned pins, struct err *err)
 		return fail(err, -errno, "KVM_SET_TSS_ADDR: " OS_ERR, OS_ERR_ARGS(errno));
 	if (ioctl(kvm->vm_fd, KVM_ENABLE_CAP, &cap) < 0)
 		return fail(err, -errno, "KVM_CAP_SPLIT_IRQCHIP: " OS_ERR, OS_ERR_ARGS(errno));
+	return 0;
+}
+
+static int create_vcpu(const struct kvm *kvm, unsigned id, struct err *err)
+{
+	int fd = ioctl(kvm->vm_fd, KVM_CREATE_VCPU, id);
+
+	return fd < 0 ? fail(err, -errno, "KVM_CREATE_VCPU %u: " OS_ERR, id, OS_ERR_ARGS(errno)) : fd;
+}
+
+int kvm_take_vcpu(struct kvm *kvm, unsigned id, struct err *err)
+{
+	return id == 0 && kvm->vcpu_fd >= 0 ? steal_fd(&kvm->vcpu_fd) : create_vcpu(kvm, id, err);
+}
+
+int kvm_open(struct kvm *kvm, struct err *err)
+{
+	int r;
+
+	*kvm = (struct kvm){ .vm_fd = -1, .vcpu_fd = -1 };
+	kvm->dev_fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
+	if (kvm->dev_fd < 0)
+		return fail_open(err, errno);
+	r = check_dev(kvm, err);
+	if (!r)
+		r = create_vm(kvm, err);
+	if (!r)
+		r = split_irqchip(kvm, err);
+	if (!r)
+		r = kvm->vcpu_fd = create_vcpu(kvm, 0, err);
+	if (r < 0) {
+		kvm_close(kvm);
+		return r;
+	}
+	return 0;
+}
+
+void kvm_close(struct kvm *kvm)
+{
+	if (kvm->vcpu_fd >= 0)
+		close(kvm->vcpu_fd);
+	if (kvm->vm_fd >= 0)
+		close(kvm->vm_fd);
+	if (kvm->dev_fd >= 0)
+		close(kvm->dev_fd);
+	kvm->vcpu_fd = kvm->vm_fd = kvm->dev_fd = -1;
+}
+
+/* `host` NULL: the slot goes. */
+static int set_slot(const struct kvm *kvm, unsigned i, const struct mem_region *r, const u8 *host)
+{
+	struct kvm_userspace_memory_region slot = {
+		.slot = i,
+		.guest_phys_addr = r->gpa,
+		.memory_size = host ? r->size : 0,
+		.userspace_addr = (uintptr_t)host,
+	};
+
+	return ioctl(kvm->vm_fd, KVM_SET_USER_MEMORY_REGION, &slot) < 0 ? -errno : 0;
+}
+
+static int fail_slot(struct err *err, int r, const struct mem_region *region)
+{
+	return fail(err, r, "KVM_SET_USER_MEMORY_REGION of %llu MiB at 0x%llx: " OS_ERR,
+		    (unsigned long long)(region->size >> 20), (unsigned long long)region->gpa,
+		    OS_ERR_ARGS(-r));
+}
+
+int kvm_add_memory(struct kvm *kvm, const struct mem *mem, struct err *err)
+{
+	for (unsigned i = 0; i < mem->n_regions; i++) {
+		const struct mem_region *region = &mem->region[i];
+		int r = set_slot(kvm, i, region, region->host);
+
+		if (r < 0)
+			return fail_slot(err, r, region);
+	}
+	return 0;
+}
+
+/* KVM does not let a slot's address change: it has to go first. */
+int kvm_move_memory(const struct kvm *kvm, const struct mem *from, const struct mem *to,
+		    struct err *err)
+{
+	for (unsigned i = 0; i < from->n_regions; i++) {
+		const struct mem_region *region = &from->region[i];
+		int r = set_slot(kvm, i, region, NULL);
+
+		if (!r)
+			r = set_slot(kvm, i, region, to->region[i].host);
+		if (!r)
+			continue;
+		for (unsigned back = 0; back <= i; back++) {
+			(void)set_slot(kvm, back, &from->region[back], NULL);
+			if (set_slot(kvm, back, &from->region[back], from->region[back].host) < 0)
+				return fail(err, r, "the guest's memory is lost: " OS_ERR,
+					    OS_ERR_ARGS(-r));
+		}
+		return fail_slot(err, r, region);
+	}
 	return 0;
 }
 

@@ -2,8 +2,8 @@
  * kvm: the kernel's side of the machine: the VM file descriptor and what is attached to it.
  *
  * The order of the calls is the speed of the start (docs/performance.md): kvm_open, kvm_add_memory
- * for every region, kvm_split_irqchip, the vCPUs, and irqfds and ioeventfds last. Loop thread; only
- * kvm_set_routes is also called from a vCPU thread, under the machine lock.
+ * for every region, the vCPUs, and irqfds and ioeventfds last. Loop thread; only kvm_set_routes is also
+ * called from a vCPU thread, under the machine lock.
  */
 #ifndef KVM_H
 #define KVM_H
@@ -17,6 +17,7 @@
 struct kvm {
 	int dev_fd; /* /dev/kvm */
 	int vm_fd;
+	int vcpu_fd; /* the first processor, which every machine has; -1: taken */
 	size_t run_size; /* bytes of the mapping shared with each vCPU fd */
 };
 
@@ -28,8 +29,9 @@ struct kvm_route {
 };
 
 /*
- * Opens /dev/kvm, checks what the monitor relies on, makes an empty VM. Errors say what is missing
- * and what to do about it (module, permission, version).
+ * Opens /dev/kvm, checks what the monitor relies on, makes a VM with all that no configuration changes:
+ * local APICs in the kernel, IOAPIC in ioapic.c (as many lines as there can be), no PIC, no PIT, and one
+ * processor. Errors say what is missing and what to do about it (module, permission, version).
  */
 int kvm_open(struct kvm *kvm, struct err *err) MUST_CHECK;
 void kvm_close(struct kvm *kvm); /* accepts the half-built */
@@ -37,11 +39,15 @@ void kvm_close(struct kvm *kvm); /* accepts the half-built */
 /* Makes every region of `mem` guest RAM. */
 int kvm_add_memory(struct kvm *kvm, const struct mem *mem, struct err *err) MUST_CHECK;
 
+/* A processor without registers set; its descriptor is the caller's. */
+int kvm_take_vcpu(struct kvm *kvm, unsigned id, struct err *err) MUST_CHECK;
+
 /*
- * Local APICs in the kernel, IOAPIC in ioapic.c, no PIC, no PIT. `pins` interrupt lines become
- * routable messages.
+ * The same guest memory at other host addresses: every slot is taken away and given back. All
+ * processors are parked. On error the old addresses hold again, or the line says that they do not.
  */
-int kvm_split_irqchip(struct kvm *kvm, unsigned pins, struct err *err) MUST_CHECK;
+int kvm_move_memory(const struct kvm *kvm, const struct mem *from, const struct mem *to,
+		    struct err *err) MUST_CHECK;
 
 /* Replaces the whole routing table. Lines that are not in it drop their edges. */
 int kvm_set_routes(const struct kvm *kvm, const struct kvm_route *routes, unsigned n) MUST_CHECK;

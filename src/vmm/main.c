@@ -2,15 +2,20 @@
  * main: the table of contents. Parse, acquire, lock down, run; no other order is hidden anywhere.
  */
 #include "../../api/server.h"
+#include "../jail/lockdown.h"
+#include "../jail/seccomp.h"
 #include "console.h"
 #include "instance.h"
 #include "log.h"
 #include "loop.h"
 #include "options.h"
+#include "record.h"
 #include "signals.h"
+#include "snapshot.h"
 #include "version.h"
 
 #include <stdio.h>
+#include <sys/prctl.h>
 
 /* Exit codes of contract 2.1; those of signals are in signals.c, those of guests in vm.c. */
 enum { EXIT_OK = 0, EXIT_ERROR = 1, EXIT_BAD_LEVEL = 152, EXIT_BAD_ARGUMENT = 153 };
@@ -62,6 +67,22 @@ static int start_log(const struct options *o, struct err *err)
 	return log_configure(&cfg, err) < 0 ? EXIT_ERROR : EXIT_OK;
 }
 
+/* From here on a client may speak, or a file. */
+static int lock_down(const struct options *o, struct err *err)
+{
+	int r = 0;
+
+	if (o->no_seccomp) {
+		log_warn("No system call filter is on (--no-seccomp): not for production.");
+		seccomp_disable();
+	} else if (o->seccomp_filter) {
+		r = seccomp_load(o->seccomp_filter, err);
+	}
+	if (!r)
+		r = lockdown(err);
+	return r ? r : seccomp_install(FILTER_CONFIGURE, err);
+}
+
 static int acquire(struct monitor *m, struct err *err)
 {
 	const struct options *o = &m->options;
@@ -76,10 +97,14 @@ static int acquire(struct monitor *m, struct err *err)
 	m->instance->config.boot_timer = o->boot_timer;
 	if (!o->no_api)
 		r = server_create(&m->server, m->loop, m->instance, o->api_sock, o->max_payload, err);
+	if (!r)
+		r = lock_down(o, err);
 	if (!r && o->config_file)
 		r = instance_load_config_file(m->instance, o->config_file, err);
 	if (!r && o->config_file)
 		r = instance_start(m->instance, err);
+	if (!r && o->standby)
+		instance_prepare(m->instance);
 	if (!r && o->config_file)
 		log_info("Successfully started microvm that was configured from one single json");
 	return r;
@@ -125,6 +150,22 @@ static int run(struct monitor *m)
 	return code;
 }
 
+/* The format is the major number: what reads one format reads all files of it. */
+static int tell_format(u32 format)
+{
+	printf("v%u.0.0\n", format);
+	return EXIT_OK;
+}
+
+static int describe_snapshot(const char *path)
+{
+	struct err err;
+	u32 format;
+
+	return snapshot_describe(path, &format, &err) < 0 ? say(&err, EXIT_ERROR)
+							  : tell_format(format);
+}
+
 int main(int argc, char **argv)
 {
 	static struct monitor monitor;
@@ -132,6 +173,8 @@ int main(int argc, char **argv)
 	struct err err;
 	int code;
 
+	/* Executed by a descriptor (by the jailer), older kernels call us by its number. */
+	prctl(PR_SET_NAME, program_invocation_short_name);
 	if (options_parse(&m->options, argc, argv, &err) < 0) {
 		fprintf(stderr, "Arguments parsing error: %s\n\nFor more information try --help.\n",
 			err.msg);
@@ -145,6 +188,10 @@ int main(int argc, char **argv)
 		printf("Firecracker v%s\n\nmayfly %s\n", VERSION_API, VERSION_MAYFLY);
 		return EXIT_OK;
 	}
+	if (m->options.snapshot_version)
+		return tell_format(RECORD_FORMAT);
+	if (m->options.describe_snapshot)
+		return describe_snapshot(m->options.describe_snapshot);
 	if (instance_id_check(m->options.id, &err) < 0)
 		return say(&err, EXIT_ERROR);
 	log_init(m->options.id);

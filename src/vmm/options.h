@@ -21,7 +21,10 @@ struct options {
 	bool boot_timer;
 	bool show_level;
 	bool show_log_origin;
-	bool no_seccomp;
+	const char *seccomp_filter; /* NULL: our own */
+	bool standby, no_seccomp;
+	const char *describe_snapshot; /* NULL: run */
+	bool snapshot_version;
 	bool help;
 	bool version;
 };

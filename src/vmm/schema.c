@@ -1,6 +1,8 @@
 /* schema: see schema.h. Order of fields is the order of error texts and of printing. */
 #include "schema.h"
 
+#include "snapshot.h"
+
 #define OBJECT(table, name_, ...)                                                                  \
 	{                                                                                          \
 		.name = (name_), .field = (table), .n = ARRAY_SIZE(table), __VA_ARGS__             \
@@ -55,6 +57,9 @@ static const struct json_names template_names = JSON_NAMES(template_name);
 		  JSON_GIVEN(struct machine_config, template_given) },                             \
 		{ JSON_FIELD("track_dirty_pages", JSON_BOOL, struct machine_config,                \
 			     track_dirty_pages) },                                                 \
+		/* Ours. */                                                                        \
+		{ JSON_FIELD("shareable", JSON_BOOL, struct machine_config, shareable),            \
+		  .flags = JSON_OMIT, JSON_GIVEN(struct machine_config, shareable_given) },        \
 	{                                                                                          \
 		JSON_FIELD("huge_pages", JSON_ENUM, struct machine_config, huge_pages),            \
 			.names = &pages_names,                                                     \
@@ -121,6 +126,80 @@ static const struct json_field drive_patch_fields[] = {
 };
 const struct json_object schema_drive_patch = OBJECT(drive_patch_fields, "BlockDeviceUpdateConfig");
 
+/* ---- network interfaces --------------------------------------------------------------------- */
+
+static const struct json_field net_fields[] = {
+	{ JSON_FIELD("iface_id", JSON_STRING, struct net_request, net.id), REQUIRED },
+	{ JSON_FIELD("host_dev_name", JSON_STRING, struct net_request, net.host_dev), REQUIRED },
+	{ JSON_FIELD("guest_mac", JSON_STRING, struct net_request, mac),
+	  JSON_GIVEN(struct net_request, net.mac_given) },
+	{ JSON_FIELD("mtu", JSON_U32, struct net_request, mtu),
+	  JSON_GIVEN(struct net_request, mtu_given) },
+	{ JSON_FIELD("rx_rate_limiter", JSON_OBJECT, struct net_request, net.rx_limit),
+	  JSON_GIVEN(struct net_request, net.rx_limit.given), .object = &limit },
+	{ JSON_FIELD("tx_rate_limiter", JSON_OBJECT, struct net_request, net.tx_limit),
+	  JSON_GIVEN(struct net_request, net.tx_limit.given), .object = &limit },
+	/* Ours: several queues, for interfaces that have them. */
+	{ JSON_FIELD("queue_pairs", JSON_U8, struct net_request, net.queue_pairs),
+	  .flags = JSON_OMIT, JSON_GIVEN(struct net_request, pairs_given) },
+};
+const struct json_object schema_net = OBJECT(net_fields, "NetworkInterfaceConfig");
+
+static const struct json_field net_patch_fields[] = {
+	{ JSON_FIELD("iface_id", JSON_STRING, struct net_patch, id), REQUIRED },
+	{ JSON_FIELD("rx_rate_limiter", JSON_OBJECT, struct net_patch, rx_limit),
+	  JSON_GIVEN(struct net_patch, rx_limit.given), .object = &limit },
+	{ JSON_FIELD("tx_rate_limiter", JSON_OBJECT, struct net_patch, tx_limit),
+	  JSON_GIVEN(struct net_patch, tx_limit.given), .object = &limit },
+};
+const struct json_object schema_net_patch =
+	OBJECT(net_patch_fields, "NetworkInterfaceUpdateConfig");
+
+/* ---- vsock --------------------------------------------------------------------------------- */
+
+static const struct json_field vsock_fields[] = {
+	{ JSON_FIELD("guest_cid", JSON_U32, struct vsock_request, vsock.guest_cid), REQUIRED },
+	{ JSON_FIELD("uds_path", JSON_STRING, struct vsock_request, vsock.uds_path), REQUIRED },
+	{ JSON_FIELD("vsock_id", JSON_STRING, struct vsock_request, id), .flags = JSON_OMIT,
+	  JSON_GIVEN(struct vsock_request, id_given) },
+	/* Ours. */
+	{ JSON_FIELD("max_connections", JSON_U32, struct vsock_request, vsock.max_connections),
+	  .flags = JSON_OMIT, JSON_GIVEN(struct vsock_request, max_given) },
+};
+const struct json_object schema_vsock = OBJECT(vsock_fields, "VsockDeviceConfig");
+
+/* ---- balloon ------------------------------------------------------------------------------ */
+
+static const struct json_field balloon_fields[] = {
+	{ JSON_FIELD("amount_mib", JSON_U32, struct balloon_request, balloon.amount_mib), REQUIRED },
+	{ JSON_FIELD("deflate_on_oom", JSON_BOOL, struct balloon_request, balloon.deflate_on_oom),
+	  REQUIRED },
+	{ JSON_FIELD("stats_polling_interval_s", JSON_U16, struct balloon_request,
+		     balloon.stats_interval_s) },
+	{ JSON_FIELD("free_page_hinting", JSON_BOOL, struct balloon_request, balloon.hinting) },
+	{ JSON_FIELD("free_page_reporting", JSON_BOOL, struct balloon_request,
+		     balloon.reporting) },
+};
+const struct json_object schema_balloon = OBJECT(balloon_fields, "BalloonDeviceConfig");
+
+static const struct json_field balloon_size_fields[] = {
+	{ JSON_FIELD("amount_mib", JSON_U32, struct schema_balloon_size, amount_mib), REQUIRED },
+};
+const struct json_object schema_balloon_size = OBJECT(balloon_size_fields, "BalloonUpdateConfig");
+
+static const struct json_field balloon_interval_fields[] = {
+	{ JSON_FIELD("stats_polling_interval_s", JSON_U16, struct schema_balloon_interval, seconds),
+	  REQUIRED },
+};
+const struct json_object schema_balloon_interval =
+	OBJECT(balloon_interval_fields, "BalloonUpdateStatsConfig");
+
+static const struct json_field balloon_hint_fields[] = {
+	{ JSON_FIELD("acknowledge_on_stop", JSON_BOOL, struct schema_balloon_hint, acknowledge) },
+};
+const struct json_object schema_balloon_hint =
+	OBJECT(balloon_hint_fields, "StartHintingCmd", .lax = true);
+
 /* ---- entropy, serial, logger -------------------------------------------------------------- */
 
 static const struct json_field entropy_fields[] = {
@@ -178,6 +257,106 @@ static const struct json_field vm_fields[] = {
 };
 const struct json_object schema_vm = OBJECT(vm_fields, "Vm");
 
+/* ---- snapshots ------------------------------------------------------------------------------ */
+
+static const struct json_name kind_name[] = {
+	{ "Full", SNAPSHOT_FULL },
+	{ "Diff", SNAPSHOT_DIFF },
+};
+static const struct json_names kind_names = JSON_NAMES(kind_name);
+
+static const struct json_field snapshot_create_fields[] = {
+	{ JSON_FIELD("snapshot_type", JSON_ENUM, struct snapshot_create_request, kind),
+	  .names = &kind_names },
+	{ JSON_FIELD("snapshot_path", JSON_STRING, struct snapshot_create_request, state_path),
+	  REQUIRED },
+	{ JSON_FIELD("mem_file_path", JSON_STRING, struct snapshot_create_request, mem_path),
+	  REQUIRED },
+	/* Ours. */
+	{ JSON_FIELD("live", JSON_BOOL, struct snapshot_create_request, live) },
+};
+const struct json_object schema_snapshot_create =
+	OBJECT(snapshot_create_fields, "CreateSnapshotParams");
+
+static const struct json_field snapshot_share_fields[] = {
+	{ JSON_FIELD("socket_path", JSON_STRING, struct snapshot_share_request, socket_path),
+	  REQUIRED },
+};
+const struct json_object schema_snapshot_share =
+	OBJECT(snapshot_share_fields, "ShareSnapshotParams");
+
+static const struct json_name backend_name[] = {
+	{ "File", SNAPSHOT_FILE },
+	{ "Uffd", SNAPSHOT_UFFD },
+	{ "Template", SNAPSHOT_TEMPLATE }, /* ours */
+};
+static const struct json_names backend_names = JSON_NAMES(backend_name);
+
+static const struct json_field memory_fields[] = {
+	{ JSON_FIELD("backend_path", JSON_STRING, struct snapshot_memory, path), REQUIRED },
+	{ JSON_FIELD("backend_type", JSON_ENUM, struct snapshot_memory, type), REQUIRED,
+	  .names = &backend_names },
+};
+static const struct json_object memory = OBJECT(memory_fields, "MemBackendConfig");
+
+static const struct json_field net_override_fields[] = {
+	{ JSON_FIELD("iface_id", JSON_STRING, struct net_override, id), REQUIRED },
+	{ JSON_FIELD("host_dev_name", JSON_STRING, struct net_override, host_dev), REQUIRED },
+	/* Ours. */
+	{ JSON_FIELD("guest_mac", JSON_STRING, struct net_override, mac),
+	  JSON_GIVEN(struct net_override, mac_given) },
+};
+static const struct json_object net_override =
+	OBJECT(net_override_fields, "NetworkOverride", .lax = true);
+
+static const struct json_field drive_override_fields[] = {
+	{ JSON_FIELD("drive_id", JSON_STRING, struct drive_override, id), REQUIRED },
+	{ JSON_FIELD("path_on_host", JSON_STRING, struct drive_override, path), REQUIRED },
+};
+static const struct json_object drive_override =
+	OBJECT(drive_override_fields, "DriveOverride");
+
+static const struct json_field vsock_override_fields[] = {
+	{ JSON_FIELD("uds_path", JSON_STRING, struct vsock_override, uds_path), REQUIRED },
+};
+static const struct json_object vsock_override =
+	OBJECT(vsock_override_fields, "VsockOverride", .lax = true);
+
+#define LOAD struct snapshot_load_request
+
+static const struct json_name load_pages_name[] = {
+	{ "Snapshot", MEM_PAGES_ANY },
+	{ "None", MEM_PAGES_4K },
+	{ "Transparent", MEM_PAGES_TRANSPARENT },
+	{ "2M", MEM_PAGES_2M },
+};
+static const struct json_names load_pages_names = JSON_NAMES(load_pages_name);
+
+static const struct json_field snapshot_load_fields[] = {
+	/* Required where it is not part of the template. */
+	{ JSON_FIELD("snapshot_path", JSON_STRING, LOAD, state_path) },
+	{ JSON_FIELD("mem_file_path", JSON_STRING, LOAD, mem_path),
+	  JSON_GIVEN(LOAD, mem_path_given) },
+	{ JSON_FIELD("mem_backend", JSON_OBJECT, LOAD, memory), JSON_GIVEN(LOAD, memory.given),
+	  .object = &memory },
+	{ JSON_FIELD("enable_diff_snapshots", JSON_BOOL, LOAD, enable_diff_snapshots) },
+	{ JSON_FIELD("track_dirty_pages", JSON_BOOL, LOAD, track_dirty_pages) },
+	{ JSON_FIELD("resume_vm", JSON_BOOL, LOAD, resume) },
+	{ JSON_FIELD("network_overrides", JSON_LIST, LOAD, net), .object = &net_override,
+	  .max = CONFIG_NETS_MAX, .count = offsetof(LOAD, n_nets) },
+	{ JSON_FIELD("vsock_override", JSON_OBJECT, LOAD, vsock), JSON_GIVEN(LOAD, vsock.given),
+	  .object = &vsock_override },
+	{ JSON_FIELD("clock_realtime", JSON_BOOL, LOAD, realtime) },
+	{ JSON_FIELD("huge_pages", JSON_ENUM, LOAD, huge_pages), .names = &load_pages_names },
+	/* Ours. */
+	{ JSON_FIELD("prefetch", JSON_BOOL, LOAD, prefetch) },
+	/* Ours. */
+	{ JSON_FIELD("drive_overrides", JSON_LIST, LOAD, drive), .object = &drive_override,
+	  .max = CONFIG_DRIVES_MAX, .count = offsetof(LOAD, n_drives) },
+};
+const struct json_object schema_snapshot_load =
+	OBJECT(snapshot_load_fields, "LoadSnapshotConfig");
+
 /* ---- the whole configuration -------------------------------------------------------------- */
 
 static void put_key(struct json_out *out, const char *key)
@@ -214,19 +393,30 @@ static void put_drives(struct json_out *out, const struct config *cfg)
 	json_put(out, "]");
 }
 
+static void put_nets(struct json_out *out, const struct config *cfg)
+{
+	put_key(out, "network-interfaces");
+	json_put(out, "[");
+	for (unsigned i = 0; i < cfg->n_nets; i++) {
+		json_put(out, i ? "," : "");
+		json_put_object(out, &schema_net, &cfg->nets[i]);
+	}
+	json_put(out, "]");
+}
+
 void schema_print_config(struct json_out *out, const struct config *cfg)
 {
 	json_put(out, "{");
-	put_fixed(out, "balloon", "null");
+	put_part(out, "balloon", cfg->balloon.present, &schema_balloon, &cfg->balloon);
 	put_drives(out, cfg);
-	put_part(out, "boot-source", cfg->boot.kernel_fd >= 0, &schema_boot, &cfg->boot);
+	put_part(out, "boot-source", cfg->boot.kernel_path[0], &schema_boot, &cfg->boot);
 	put_fixed(out, "cpu-config", "null");
 	put_fixed(out, "logger", "null");
 	put_part(out, "machine-config", true, &schema_machine, &cfg->machine);
 	put_fixed(out, "metrics", "null");
 	put_fixed(out, "mmds-config", "null");
-	put_fixed(out, "network-interfaces", "[]");
-	put_fixed(out, "vsock", "null");
+	put_nets(out, cfg);
+	put_part(out, "vsock", cfg->vsock.present, &schema_vsock, &cfg->vsock);
 	put_part(out, "entropy", cfg->entropy.present, &schema_entropy, &cfg->entropy);
 	put_fixed(out, "pmem", "[]");
 	put_fixed(out, "memory-hotplug", "null");

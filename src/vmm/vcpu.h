@@ -44,13 +44,16 @@ struct vcpu {
 	int fd;
 	struct kvm_run *run;
 	pthread_t thread;
+	pid_t tid; /* 0: has not come to its first order yet */
 	bool started;
 };
 
 struct vcpus {
 	struct loop *loop;
+	pid_t pid; /* of the monitor */
 	const struct bus *mmio, *port;
 	size_t run_size;
+	u32 xsave_size; /* bytes of KVM_GET_XSAVE2 */
 	/* On the vCPU's thread, under the machine lock, once per stopped processor; it parks then. */
 	void (*stopped)(void *owner, unsigned id, enum vcpu_stop why, const char *detail);
 	void *owner;
@@ -68,7 +71,7 @@ struct cpuid;
  * Makes `n` processors with their CPUID and MSRs and starts their threads, parked. The caller has
  * set loop, buses and the stopped callback. On error call vcpus_destroy().
  */
-int vcpus_create(struct vcpus *vcpus, unsigned n, const struct kvm *kvm, struct cpuid *cpuid,
+int vcpus_create(struct vcpus *vcpus, unsigned n, struct kvm *kvm, struct cpuid *cpuid,
 		 struct err *err) MUST_CHECK;
 
 /* Ends the threads; accepts the half-built. Not from a vCPU thread. */

@@ -5,68 +5,21 @@
  * controller before processors, eventfds last (docs/performance.md). Each step records what it made,
  * so that vm_destroy() can undo any prefix of the list.
  */
-#include "vm.h"
+#include "vm_parts.h"
 
-#include "console.h"
-#include "cpuid.h"
-#include "i8042.h"
-#include "ioapic.h"
-#include "kvm.h"
+#include "identity.h"
 #include "log.h"
-#include "platform.h"
-#include "serial.h"
-#include "vcpu.h"
-#include "../virtio/mmio.h"
-#include "../virtio/rng.h"
+#include "state.h"
+#include "vcpu_state.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
-#include <sys/random.h>
 #include <time.h>
 
-#define VMGENID_LEN 16
-
-/* Lines that belong to no virtio device. */
-enum { LINE_KEYBOARD, LINE_SERIAL, LINE_VMGENID, LINES };
-static const u32 line_gsi[] = { LAYOUT_GSI_KEYBOARD, LAYOUT_GSI_SERIAL, LAYOUT_GSI_VMGENID };
+static const u32 line_gsi[] = { LAYOUT_GSI_KEYBOARD, LAYOUT_GSI_SERIAL, LAYOUT_GSI_IDENTITY };
 static_assert(ARRAY_SIZE(line_gsi) == LINES, "every line has a number");
-
-struct vm_shell {
-	struct kvm kvm;
-	struct cpuid cpuid;
-};
-
-struct vm {
-	const struct config *cfg;
-	struct loop *loop;
-	struct vm_callbacks callbacks;
-	u64 started_ns;
-
-	struct vm_shell *shell;
-	struct mem mem;
-	struct bus mmio, port;
-	struct vcpus vcpus;
-	bool paused;
-
-	struct ioapic ioapic;
-	struct console console;
-	struct serial serial;
-	struct i8042 i8042;
-	struct platform platform;
-	int line_fd[LINES];
-
-	struct blk *blk[CONFIG_DRIVES_MAX];
-	struct rng *rng;
-	struct device *device[LAYOUT_DEVICES_MAX]; /* in the order of their windows and lines */
-	struct mmio window[LAYOUT_DEVICES_MAX];
-	unsigned n_devices;
-
-	enum vm_end end;
-	char end_detail[128];
-	struct loop_work end_work, booted_work;
-};
 
 /* ---- how a guest ends --------------------------------------------------------------------------- */
 
@@ -82,6 +35,9 @@ static const struct {
 	[VM_END_INTERNAL_ERROR] = { 1, "KVM could not go on with the guest" },
 	[VM_END_FAIL_ENTRY] = { 1, "the processor refused the guest's state" },
 	[VM_END_HOST_ERROR] = { 1, "the host failed to run the guest" },
+	[VM_END_PAGES_LOST] = { 1, "the page fault handler that has the guest's memory is gone" },
+	/* The code of SIGBUS, which is what comes if the monitor touches the memory first. */
+	[VM_END_CUT_SHORT] = { 149, "the memory file was cut short under the guest" },
 };
 static_assert(ARRAY_SIZE(ends) == VM_ENDS, "every end has a text and a code");
 
@@ -110,9 +66,19 @@ static void report_end(void *owner)
 {
 	struct vm *vm = owner;
 
+	/* A vCPU that waits for a page is let go; told to stop, it does not enter the guest again. */
+	if (vm->end == VM_END_PAGES_LOST)
+		uffd_destroy(&vm->uffd);
 	vcpus_park(&vm->vcpus);
 	vm->paused = true;
+	if (ends[vm->end].exit_code && mem_is_cut_short(&vm->mem))
+		vm->end = VM_END_CUT_SHORT;
 	vm->callbacks.ended(vm->callbacks.owner, vm->end, vm->end_detail);
+}
+
+static void on_pages_lost(void *owner)
+{
+	end(owner, VM_END_PAGES_LOST, "");
 }
 
 static void on_power_off(void *owner)
@@ -220,7 +186,7 @@ static void on_unmasked(void *owner, unsigned pin)
 	struct vm *vm = owner;
 
 	for (unsigned i = 0; i < LINES; i++)
-		if (line_gsi[i] == pin && i != LINE_VMGENID)
+		if (line_gsi[i] == pin && i != LINE_IDENTITY)
 			ring(vm->line_fd[i]);
 	if (pin >= LAYOUT_GSI_VIRTIO && pin - LAYOUT_GSI_VIRTIO < vm->n_devices) {
 		struct device *dev = vm->device[pin - LAYOUT_GSI_VIRTIO];
@@ -264,49 +230,23 @@ static int create_platform(struct vm *vm, struct err *err)
 		r = serial_init(&vm->serial, vm->loop, &vm->port, vm->line_fd[LINE_SERIAL],
 				vm->console.in_fd, vm->console.out_fd, err);
 	if (!r)
+		serial_limit(&vm->serial, &cfg->serial.limit);
+	if (!r)
 		r = i8042_init(&vm->i8042, &vm->port, vm->line_fd[LINE_KEYBOARD], err);
 	if (!r)
 		r = platform_init(&vm->platform, &vm->port, &vm->mmio, cfg->boot_timer, err);
 	return r;
 }
 
-static int attach(struct vm *vm, struct device *dev, struct err *err)
-{
-	unsigned i = vm->n_devices;
-
-	if (i == LAYOUT_DEVICES_MAX)
-		return fail(err, -ENOSPC, "too many devices: %s %s is number %u, there is room for %u",
-			    dev->type->name, dev->id, i + 1, LAYOUT_DEVICES_MAX);
-	vm->device[i] = dev;
-	vm->n_devices++;
-	return mmio_map(&vm->window[i], dev, &vm->mmio, LAYOUT_VIRTIO + i * LAYOUT_VIRTIO_STEP, err);
-}
-
-static int create_devices(struct vm *vm, struct err *err)
-{
-	const struct config *cfg = vm->cfg;
-	int r = 0;
-
-	for (unsigned i = 0; i < cfg->n_drives && !r; i++) {
-		r = blk_create(&vm->blk[i], &cfg->drives[i].blk, &vm->mem, vm->loop, err);
-		if (!r)
-			r = attach(vm, blk_device(vm->blk[i]), err);
-	}
-	if (!r && cfg->entropy.present) {
-		r = rng_create(&vm->rng, &vm->mem, vm->loop, err);
-		if (!r)
-			r = attach(vm, rng_device(vm->rng), err);
-	}
-	return r;
-}
-
-static int create_vcpus(struct vm *vm, struct err *err)
+static int create_vcpus(struct vm *vm, const struct vm_source *source, struct err *err)
 {
 	const struct machine_config *m = &vm->cfg->machine;
 	struct vm_shell *shell = vm->shell;
 	int khz = ioctl(shell->kvm.vm_fd, KVM_GET_TSC_KHZ, 0);
 	int r = cpuid_fit(&shell->cpuid, m->vcpu_count, m->smt, khz > 0 ? (u32)khz : 0, err);
 
+	if (!r && source)
+		r = state_fit_cpuid(source->state, &shell->cpuid, err);
 	if (r)
 		return r;
 	vm->vcpus.loop = vm->loop;
@@ -336,21 +276,28 @@ static int load_guest(struct vm *vm, struct err *err)
 	};
 	struct vcpu_state state;
 	enum boot_entry entry;
-	void *generation = mem_at(&vm->mem, LAYOUT_VMGENID, VMGENID_LEN);
 	int r = vcpu_get(&vm->vcpus.vcpu[0], &state, err);
 
 	if (!r)
 		r = boot_load(&cfg->boot, &machine, &vm->mem, &state, &entry, err);
 	if (!r)
 		r = vcpu_set(&vm->vcpus.vcpu[0], &state, err);
+	if (!r)
+		r = identity_create(&vm->mem, err);
 	if (r)
 		return r;
-	if (!generation || getrandom(generation, VMGENID_LEN, 0) != VMGENID_LEN)
-		return fail(err, -EIO, "cannot make a VM generation id");
 	log_info("kernel %s entered by %s (%s)", cfg->boot.kernel_path,
 		 entry == BOOT_ENTRY_BZIMAGE ? "64-bit entry" : entry_name[entry],
 		 entry == BOOT_ENTRY_BZIMAGE ? "bzImage" : "vmlinux");
 	return 0;
+}
+
+/* The guest is to find out that it is another one now, and nothing it waited for may be lost. */
+static int take_over(struct vm *vm, const struct vm_source *source, struct err *err)
+{
+	int r = state_apply(vm, source, err);
+
+	return r < 0 ? r : identity_renew(&vm->mem, err);
 }
 
 /* Last of all: any change of memory after this would wait for RCU. */
@@ -372,13 +319,38 @@ static int connect_eventfds(struct vm *vm, struct err *err)
 	return r;
 }
 
-static int build(struct vm *vm, struct err *err)
+static int create_memory(struct vm *vm, const struct vm_source *source, struct err *err)
 {
 	const struct machine_config *m = &vm->cfg->machine;
+
+	enum mem_pages pages = m->pages_chosen ? m->huge_pages : MEM_PAGES_ANY;
 	int r;
 
-	r = mem_create(&vm->mem, MIB(m->mem_mib), MEM_ANON,
-		       m->pages_chosen ? m->huge_pages : MEM_PAGES_ANY, err);
+	if (source && source->handler) {
+		/* Transparent huge pages would take more at a fault than the handler gives. */
+		r = mem_create(&vm->mem, MIB(m->mem_mib), MEM_ANON,
+			       pages == MEM_PAGES_2M ? pages : MEM_PAGES_4K, err);
+		if (r < 0)
+			return r;
+		vm->mem.paged = true;
+		r = uffd_serve(&vm->uffd, &vm->mem, source->handler, vm->loop, on_pages_lost, vm, err);
+		return r < 0 ? fail_prefix(err, r,
+					   "Failed to load guest memory: Error creating guest memory "
+					   "from uffd: ") : 0;
+	}
+	if (source) {
+		r = mem_open(&vm->mem, MIB(m->mem_mib), source->mem_fd, err);
+
+		vm->mem.saved = !source->no_file;
+		return r;
+	}
+	return mem_create(&vm->mem, MIB(m->mem_mib), m->shareable ? MEM_MEMFD : MEM_ANON, pages, err);
+}
+
+static int build(struct vm *vm, const struct vm_source *source, struct err *err)
+{
+	int r = create_memory(vm, source, err);
+
 	if (!r && !vm->shell)
 		r = vm_shell_create(&vm->shell, err);
 	if (!r)
@@ -386,25 +358,27 @@ static int build(struct vm *vm, struct err *err)
 	if (!r)
 		r = create_platform(vm, err);
 	if (!r)
-		r = create_devices(vm, err);
+		r = vm_create_devices(vm, err);
 	if (!r)
 		r = ioapic_init(&vm->ioapic, LAYOUT_GSI_VIRTIO + vm->n_devices, &vm->mmio, err);
-	if (!r)
-		r = kvm_split_irqchip(&vm->shell->kvm, vm->ioapic.n_pins, err);
 	if (r)
 		return r;
 	bus_seal(&vm->mmio);
 	bus_seal(&vm->port);
-	r = create_vcpus(vm, err);
+	r = create_vcpus(vm, source, err);
 	if (!r)
-		r = load_guest(vm, err);
+		r = source ? take_over(vm, source, err) : load_guest(vm, err);
 	if (!r)
 		r = connect_eventfds(vm, err);
+	/* Edges that were on their way when the state was taken; one too many does no harm. */
+	for (unsigned i = 0; i < LINES && !r && source; i++)
+		ring(vm->line_fd[i]);
 	return r;
 }
 
-int vm_create(struct vm **out, const struct config *cfg, struct vm_shell *shell, struct loop *loop,
-	      const struct vm_callbacks *callbacks, struct err *err)
+static int create(struct vm **out, const struct config *cfg, struct vm_shell *shell,
+		  struct loop *loop, const struct vm_callbacks *callbacks,
+		  const struct vm_source *source, struct err *err)
 {
 	struct vm *vm = calloc(1, sizeof *vm);
 	int r;
@@ -422,11 +396,13 @@ int vm_create(struct vm **out, const struct config *cfg, struct vm_shell *shell,
 	vm->paused = true;
 	vm->console = (struct console){ .in_fd = -1, .out_fd = -1 };
 	vm->end_work = (struct loop_work){ .run = report_end, .owner = vm };
+	vm_freeze_init(vm);
+	uffd_init(&vm->uffd);
 	vm->booted_work = (struct loop_work){ .run = report_booted, .owner = vm };
 	for (unsigned i = 0; i < LINES; i++)
 		vm->line_fd[i] = -1;
 
-	r = build(vm, err);
+	r = build(vm, source, err);
 	if (r < 0) {
 		vm_destroy(vm);
 		return r;
@@ -435,22 +411,39 @@ int vm_create(struct vm **out, const struct config *cfg, struct vm_shell *shell,
 	return 0;
 }
 
+int vm_create(struct vm **out, const struct config *cfg, struct vm_shell *shell, struct loop *loop,
+	      const struct vm_callbacks *callbacks, struct err *err)
+{
+	return create(out, cfg, shell, loop, callbacks, NULL, err);
+}
+
+int vm_recv(struct vm **out, const struct config *cfg, struct vm_shell *shell, struct loop *loop,
+	    const struct vm_callbacks *callbacks, const struct vm_source *source, struct err *err)
+{
+	return create(out, cfg, shell, loop, callbacks, source, err);
+}
+
+const struct mem *vm_mem(const struct vm *vm)
+{
+	return &vm->mem;
+}
+
 void vm_destroy(struct vm *vm)
 {
 	if (!vm)
 		return;
+	uffd_destroy(&vm->uffd); /* first: a vCPU may wait for a page */
 	vcpus_destroy(&vm->vcpus);
 	loop_uncall(vm->loop, &vm->end_work);
 	loop_uncall(vm->loop, &vm->booted_work);
-	for (unsigned i = 0; i < ARRAY_SIZE(vm->blk); i++)
-		blk_destroy(vm->blk[i]);
-	rng_destroy(vm->rng);
+	vm_destroy_devices(vm);
 	serial_destroy(&vm->serial);
 	console_close(&vm->console);
 	vm_shell_destroy(vm->shell);
 	for (unsigned i = 0; i < LINES; i++)
 		if (vm->line_fd[i] >= 0)
 			close(vm->line_fd[i]);
+	vm_freeze_destroy(vm);
 	mem_destroy(&vm->mem);
 	free(vm);
 }
@@ -470,6 +463,8 @@ int vm_resume(struct vm *vm, struct err *err)
 		return 0;
 	for (unsigned i = 0; i < vm->n_devices; i++)
 		device_resume(vm->device[i]);
+	for (unsigned i = 0; i < vm->vcpus.n; i++)
+		vcpu_was_stopped(&vm->vcpus.vcpu[i]);
 	vm->paused = false;
 	vcpus_run(&vm->vcpus);
 	return 0;
@@ -492,12 +487,4 @@ int vm_ctrl_alt_del(struct vm *vm, struct err *err)
 	if (i8042_ctrl_alt_del(&vm->i8042) < 0)
 		return fail(err, -ENOSPC, "the guest does not read its keyboard");
 	return 0;
-}
-
-int vm_swap_drive(struct vm *vm, const char *drive_id, int fd, struct err *err)
-{
-	for (unsigned i = 0; i < vm->cfg->n_drives; i++)
-		if (strcmp(vm->cfg->drives[i].blk.id, drive_id) == 0)
-			return blk_swap(vm->blk[i], fd, err);
-	return fail(err, -ENOENT, "there is no drive %s", drive_id);
 }

@@ -15,6 +15,8 @@
 #include "err.h"
 #include "loop.h"
 
+struct balloon;
+struct mem;
 struct vm;
 
 /*
@@ -36,6 +38,8 @@ enum vm_end {
 	VM_END_INTERNAL_ERROR, /* KVM could not go on with the guest */
 	VM_END_FAIL_ENTRY,     /* the processor refused the guest state */
 	VM_END_HOST_ERROR,     /* KVM_RUN failed on our side */
+	VM_END_PAGES_LOST,     /* the page fault handler is gone */
+	VM_END_CUT_SHORT,      /* the memory file no longer has all of RAM */
 	VM_ENDS,
 };
 
@@ -73,5 +77,26 @@ int vm_ctrl_alt_del(struct vm *vm, struct err *err) MUST_CHECK;
  * with the caller. -ENOENT: no such drive. On error nothing changed.
  */
 int vm_swap_drive(struct vm *vm, const char *drive_id, int fd, struct err *err) MUST_CHECK;
+
+/* The buckets that are given apply at once. */
+void vm_limit_drive(struct vm *vm, const char *drive_id, const struct limit_config *limit);
+
+void vm_limit_net(struct vm *vm, const char *iface_id, const struct limit_config *rx,
+		  const struct limit_config *tx);
+
+const struct mem *vm_mem(const struct vm *vm);
+
+/*
+ * The machine is paused. Its RAM as of now is in vm_mem()->fd afterwards, and what the guest writes from
+ * here on goes elsewhere; the machine can be resumed at once. `alone`: the file stays in this process,
+ * and holds until the next freeze; else it is sealed, for ever. Any number of times.
+ */
+int vm_freeze(struct vm *vm, bool alone, struct err *err) MUST_CHECK;
+
+/* What RAM was frozen to has become a file of the client's: diffs are to that one from here on. */
+void vm_base_is_saved(struct vm *vm);
+
+/* NULL if there is none. */
+struct balloon *vm_balloon(struct vm *vm);
 
 #endif

@@ -19,6 +19,13 @@ union body {
 	struct entropy_config entropy;
 	struct serial_config serial;
 	struct log_config logger;
+	struct net_request net;
+	struct net_patch net_patch;
+	struct vsock_request vsock;
+	struct balloon_request balloon;
+	struct schema_balloon_size balloon_size;
+	struct schema_balloon_interval balloon_interval;
+	struct schema_balloon_hint balloon_hint;
 	struct schema_actions actions;
 	struct schema_vm vm;
 };
@@ -27,7 +34,9 @@ static const struct json_object *const tables[] = {
 	&schema_machine, &schema_machine_patch, &schema_boot,
 	&schema_drive,	 &schema_drive_patch,	&schema_entropy,
 	&schema_serial,	 &schema_logger,	&schema_actions,
-	&schema_vm,
+	&schema_vm,	 &schema_net,		&schema_net_patch,
+	&schema_vsock,	 &schema_balloon,	&schema_balloon_size,
+	&schema_balloon_interval, &schema_balloon_hint,
 };
 
 static struct json doc;
@@ -83,6 +92,14 @@ static void try_table(const struct json_object *table, const char *json, size_t 
 		r = config_put_machine(&cfg, &body.machine, &err);
 		check(r < 0 ? cfg.machine.vcpu_count == 1
 			    : cfg.machine.vcpu_count == body.machine.vcpu_count);
+	}
+	if (table == &schema_balloon) {
+		static struct config cfg;
+
+		config_init(&cfg);
+		r = config_put_balloon(&cfg, &body.balloon, &err);
+		check(r < 0 ? !cfg.balloon.present
+			    : cfg.balloon.balloon.amount_mib <= cfg.machine.mem_mib);
 	}
 }
 

@@ -85,9 +85,11 @@ def start_linux(
     drives: Iterable[Mapping[str, Any]] = (),
     rng: bool = False,
     initrd: bool = True,
+    config: Mapping[str, Any] | None = None,
     **more: Any,
 ) -> Monitor:
-    """Boots from a configuration file. `do` is the guest's mayfly.do= word."""
+    """Boots from a configuration file. `do` is the guest's mayfly.do= word, `config` more
+    sections for the file."""
     kernel, ramdisk = flavour.files()
     directory = tempdir()
     line = f"{ARGS} {args} mayfly.do={do}"
@@ -101,6 +103,7 @@ def start_linux(
     }
     if rng:
         content["entropy"] = {}
+    content.update(config or {})
     path = directory / "config.json"
     path.write_text(json.dumps(content))
     if not more.get("api"):
@@ -111,7 +114,7 @@ def start_linux(
 
 def script_word(script: str) -> str:
     encoded = base64.b64encode(script.encode()).decode()
-    assert len(encoded) < 1500, "the script does not fit on a kernel command line"
+    assert len(encoded) < 1700, "the script does not fit on a kernel command line"
     return f"sh:{encoded}"
 
 

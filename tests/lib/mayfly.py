@@ -349,19 +349,35 @@ class Monitor:
         self.socket = self.dir / "api.sock"
         self.log_path = self.dir / "log"
         self.clients: list[Api] = []
-        command = [*wrap, str(BINARY), *args]
+        command = [*args]
         if api:
             command += ["--api-sock", str(self.socket)]
         if log:
             command += ["--log-path", str(self.log_path), "--level", level]
-        self.command = command
         self.exit_code: int | None = None
-        self._spawn(stdin, stdout, popen)
+        self._spawn(stdin, stdout, *self._place(command, wrap, popen))
         _monitors.append(self)
         if api:
             self._wait_for_socket()
 
-    def _spawn(self, stdin: Any, stdout: Any, popen: dict[str, Any]) -> None:
+    def _place(
+        self, args: Sequence[str], wrap: Sequence[str], popen: dict[str, Any]
+    ) -> tuple[dict[str, Any], Callable[[], None]]:
+        """In a jail or not; what is to be done once the process runs."""
+        import inside
+
+        if not inside.wanted():
+            self.command = [*wrap, str(BINARY), *args]
+            return popen, lambda: None
+        if wrap:
+            skip("the test prepares the process itself")
+        jail = inside.Inside(args, popen)
+        self.command = jail.command
+        return popen, jail.started
+
+    def _spawn(
+        self, stdin: Any, stdout: Any, popen: dict[str, Any], started: Callable[[], None]
+    ) -> None:
         if not BINARY.exists():
             raise AssertionError(f"{BINARY} is not built (make)")
         first = {None: subprocess.DEVNULL, "pipe": subprocess.PIPE}
@@ -373,6 +389,7 @@ class Monitor:
             bufsize=0,
             **popen,
         )
+        started()
         self.pid = self.process.pid
         self.pidfd = os.pidfd_open(self.pid)
         self.console = Output(self.process.stdout) if stdout is None else None

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import subprocess
 
+from inside import outside
 from mayfly import BINARY, SCALE, TIMEOUT, Monitor, guest, tempdir
 
 BAD_LEVEL, BAD_ARGUMENT = 152, 153
@@ -47,7 +49,8 @@ def test_help_names_every_option():
     done = call("--help")
     assert done.returncode == 0
     options = "api-sock id config-file no-api boot-timer log-path level module show-level "
-    options += "show-log-origin http-api-max-payload-size no-seccomp version help"
+    options += "show-log-origin http-api-max-payload-size no-seccomp describe-snapshot "
+    options += "snapshot-version version help"
     for option in options.split():
         assert f"--{option}" in done.stdout, option
     assert call("-h").stdout == done.stdout
@@ -57,6 +60,58 @@ def test_help_and_version_win_over_everything():
     assert call("--bogus", "--help").returncode == 0
     assert call("--id", "--version").returncode == 0
     assert call("--version", "--level", "nonsense").returncode == 0
+
+
+@functools.cache
+def state_file() -> bytes:
+    """What a machine has really written."""
+    directory = tempdir()
+    with Monitor() as m:
+        m.configure(guest("count"))
+        m.start()
+        m.pause()
+        m.api.must("PUT", "/snapshot/create", {"snapshot_path": str(directory / "state"),
+                                               "mem_file_path": str(directory / "mem")})
+    return (directory / "state").read_bytes()
+
+
+def described(content: bytes) -> subprocess.CompletedProcess[str]:
+    path = tempdir() / "state"
+    path.write_bytes(content)
+    return call("--describe-snapshot", str(path))
+
+
+def test_snapshots_written_here_have_the_version_that_is_told():
+    version = call("--snapshot-version")
+    assert (version.returncode, version.stderr) == (0, ""), version
+    assert re.fullmatch(r"v\d+\.\d+\.\d+\n", version.stdout), version
+    done = described(state_file())
+    assert (done.returncode, done.stdout, done.stderr) == (0, version.stdout, ""), done
+
+
+def test_files_that_are_no_snapshots_are_not_described():
+    whole = state_file()
+    future = whole[:8] + (1000).to_bytes(4, "little") * 2 + whole[16:]
+    outdated = whole[:8] + bytes(8) + whole[16:]
+    damaged = whole[:100] + bytes([whole[100] ^ 1]) + whole[101:]
+    for content, words in ((b"", "too short"), (whole[:20], "too short"), (whole[:-1], "damaged"),
+                           (damaged, "damaged"), (b"#!/bin/sh\n" * 100, "not a snapshot"),
+                           (future, "has format 1000"), (outdated, "has format 0")):
+        done = described(content)
+        assert (done.returncode, done.stdout) == (1, ""), f"{words}: {done}"
+        assert words in done.stderr and done.stderr.count("\n") == 1, f"{words}: {done}"
+
+
+def test_paths_that_are_no_files_are_not_described():
+    directory = tempdir()
+    os.mkfifo(directory / "fifo")
+    for path, words in ((directory / "none", "No such file"), (directory, "not a regular file"),
+                        (directory / "fifo", "not a regular file")):
+        done = call("--describe-snapshot", str(path))
+        assert (done.returncode, done.stdout) == (1, ""), done
+        assert words in done.stderr and done.stderr.count("\n") == 1, done
+    refused("--describe-snapshot", naming="--describe-snapshot")
+    refused("--snapshot-version=1", naming="--snapshot-version")
 
 
 def test_unknown_arguments():
@@ -110,6 +165,7 @@ def test_level_decides_what_is_logged():
         assert "API server started." in m.log()
 
 
+@outside("chooses the id in a way the jail's own --id would clash with")
 def test_equals_sign_is_as_good_as_a_space():
     directory = tempdir()
     socket = directory / "api.sock"
@@ -209,6 +265,7 @@ def test_payload_limit():
             m.assert_alive()
 
 
+@outside("the jailer gives these options itself")
 def test_options_of_the_jailer_are_taken():
     with Monitor(
         "--start-time-us", "1", "--start-time-cpu-us", "2", "--parent-cpu-time-us", "3"

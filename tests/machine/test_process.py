@@ -269,7 +269,7 @@ def test_standard_descriptors_closed_at_start():
 
 
 def test_api_connections_are_not_inherited_limits():
-    with Monitor() as m:
+    with Monitor("--standby") as m:
         before = m.fds()
         for _ in range(200):
             client = m.raw()

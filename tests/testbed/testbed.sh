@@ -15,6 +15,7 @@
 #   --smp N           processors (2)
 #   --mem MIB         memory (4096); the layer of written files is part of it
 #   --timeout SECONDS no run takes longer (1800); exit status 124 says that it would have
+#   --stall SECONDS   a command that prints nothing for so long has hung: the testbed ends (never)
 #   --deterministic   one processor and one nanosecond per instruction: every clock inside counts
 #                     instructions, and measurements repeat to the last digit. But waiting for a
 #                     file takes no instructions: time then leaps to the next timer, so use no
@@ -38,7 +39,7 @@ cpu=EPYC,+svm,+npt,-rdseed,-sha-ni,-fxsr-opt,-misalignsse,-3dnowprefetch,-osvw,-
 cpu=$cpu,-xsavec
 # An emulated host that is stuck panics, and so ends the run with a reason on its console.
 cmdline="console=ttyS0 quiet panic=-1 mitigations=off tsc=reliable nmi_watchdog=0"
-cmdline="$cmdline watchdog_thresh=30 softlockup_panic=1"
+cmdline="$cmdline watchdog_thresh=15 softlockup_panic=1"
 modules="virtio_pci virtio_console 9pnet_virtio 9p overlay kvm-amd tun loop vhost_vsock vhost_net"
 
 make_probe() {
@@ -84,6 +85,24 @@ make_initrd() {
 	} >"$tmp/initrd"
 }
 
+# Standard input to standard output until its end; a silence of $stall seconds is noted.
+relay() {
+	local line status=0
+	if [ "$stall" = 0 ]; then
+		exec cat
+	fi
+	while :; do
+		IFS= read -r -t "$stall" line && status=0 || status=$?
+		[ $status = 0 ] || break
+		printf '%s\n' "$line"
+	done
+	printf '%s' "$line"
+	if [ $status -gt 128 ]; then
+		echo "testbed: nothing was printed for $stall seconds"
+		kill "$(cat "$tmp/qemu")"
+	fi
+}
+
 run() {
 	local processor=(-accel tcg,thread=multi,tb-size=512 -smp "$smp") status=125 ended=0
 	local output qemu
@@ -105,7 +124,7 @@ run() {
 	: >"$tmp/status"
 	mkfifo "$tmp/output"
 	exec 3<>"$tmp/output"
-	cat "$tmp/output" 3>&- &
+	relay <"$tmp/output" 3>&- &
 	output=$!
 
 	# Nothing outlives this script, however it ends: the kernel sees to that (pdeathsig). QEMU
@@ -125,6 +144,7 @@ run() {
 		-virtfs "local,path=$out,mount_tag=out,security_model=none,multidevs=remap" \
 		</dev/null 3>&- &
 	qemu=$!
+	echo $qemu >"$tmp/qemu"
 	wait $qemu || ended=$?
 	exec 3>&-
 	wait $output
@@ -132,12 +152,13 @@ run() {
 		[ $ended = 124 ] && status=124 || status=125
 		[ "$console" != "$tmp/console" ] || mv "$console" "$repo/build/testbed/console.log"
 		echo "testbed: ended without an exit status; its console is in" \
-			"${console/#"$tmp/console"/$repo/build/testbed/console.log}" >&2
+			"${console/#"$tmp/console"/$repo/build/testbed/console.log}:" >&2
+		tail -n 12 "${console/#"$tmp/console"/$repo/build/testbed/console.log}" >&2
 	fi
 	exit "$status"
 }
 
-smp=2 mem=4096 timeout=1800 deterministic=0 console=
+smp=2 mem=4096 timeout=1800 stall=0 deterministic=0 console=
 verb=${1:-help}
 [ $# = 0 ] || shift
 while [ $# != 0 ]; do
@@ -145,6 +166,7 @@ while [ $# != 0 ]; do
 	--smp) smp=$2; shift ;;
 	--mem) mem=$2; shift ;;
 	--timeout) timeout=$2; shift ;;
+	--stall) stall=$2; shift ;;
 	--console) console=$2; shift ;;
 	--deterministic) deterministic=1 ;;
 	--) shift; break ;;

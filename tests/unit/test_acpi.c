@@ -196,8 +196,9 @@ static void the_generation_id_can_be_found_and_its_change_noticed(void **state)
 {
 	static const u8 addr[] = { 0x08, 'A',  'D',  'D',  'R',	 0x12, 8,
 				   2,	 0x0c, 0x00, 0xf0, 0x0d, 0x00, 0x00 };
-	static const u8 event[] = { 0x14, 13,  '_', 'E', 'V', 'T',  1,
-				    0x86, 'V', 'G', 'E', 'N', 0x0a, 0x80 };
+	static const u8 event[] = { 0x14, 20,  '_', 'E', 'V',  'T',  1,	   0x86, 'V',  'G', 'E',
+				    'N',  0x0a, 0x80, 0x86, 'V', 'C', 'L', 'K', 0x0a, 0x80 };
+	static const u8 clock[] = { 0x86, 9, 0, 1, 0x00, 0xe0, 0x0d, 0x00, 0x00, 0x10, 0x00, 0x00 };
 
 	(void)state;
 	write_tables(1, 0);
@@ -205,6 +206,8 @@ static void the_generation_id_can_be_found_and_its_change_noticed(void **state)
 	assert_int_not_equal(dsdt_find(36, "VMGENCTR", 9), 0);
 	assert_int_not_equal(dsdt_find(36, addr, sizeof addr), 0);
 	assert_int_not_equal(dsdt_find(36, event, sizeof event), 0);
+	assert_int_not_equal(dsdt_find(36, "VMCLOCK", 8), 0);
+	assert_int_not_equal(dsdt_find(36, clock, sizeof clock), 0);
 }
 
 static void a_machine_without_that_memory_is_an_error(void **state)

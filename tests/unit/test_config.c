@@ -368,7 +368,7 @@ static void a_file_does_what_the_requests_do(void **state)
 		 "[{\"drive_id\":\"a\",\"is_root_device\":false,\"path_on_host\":\"%s\"},\n"
 		 "  {\"drive_id\":\"r\",\"is_root_device\":true,\"path_on_host\":\"%s\"}],\n"
 		 " \"machine-config\": {\"vcpu_count\": 2, \"mem_size_mib\": 64},\n"
-		 " \"entropy\": {}, \"vsock\": null, \"network-interfaces\": [], \"logger\": "
+		 " \"entropy\": {}, \"vsock\": null, \"pmem\": [], \"logger\": "
 		 "null\n}\n",
 		 kernel, disk_a, disk_b);
 	if (load(text) < 0)
@@ -404,7 +404,7 @@ static void a_bad_file_is_named_with_the_field_and_the_reason(void **state)
 		{ "{\"machine-config\":{\"vcpus\":1}}",
 		  "machine-config: unknown field `vcpus`, expected one of `vcpu_count`, "
 		  "`mem_size_mib`, "
-		  "`smt`, `cpu_template`, `track_dirty_pages`, `huge_pages` at line 1 column 26" },
+		  "`smt`, `cpu_template`, `track_dirty_pages`, `shareable`, `huge_pages` at line 1 column 26" },
 		{ "{\"machine-config\":{\"vcpu_count\":0,\"mem_size_mib\":1}}",
 		  "machine-config: Machine config error: The number of vCPUs" },
 		{ "{\"boot-source\":{\"kernel_image_path\":\"/nonexistent\"},\"drives\":[]}",
@@ -416,9 +416,11 @@ static void a_bad_file_is_named_with_the_field_and_the_reason(void **state)
 		  "drives: element 0: drive_id: invalid type: integer `1`, expected a string" },
 		{ "{\"boot-source\":{\"kernel_image_path\":\"%s\"},\"drives\":[],"
 		  "\"vsock\":{\"guest_cid\":3}}",
-		  "vsock is not supported yet" },
+		  "vsock: missing field `uds_path`" },
 		{ "{\"boot-source\":{\"kernel_image_path\":\"%s\"},\"drives\":[],\"balloon\":7}",
-		  "balloon is not supported yet" },
+		  "balloon: invalid type: integer `7`, expected" },
+		{ "{\"boot-source\":{\"kernel_image_path\":\"%s\"},\"drives\":[],\"pmem\":[{}]}",
+		  "pmem is not supported yet" },
 		{ "{\"logger\":{\"log_path\":\"/nonexistent/x\"}}",
 		  "logger: Logger error: Failed to open target file" },
 		{ "{\"logger\":{\"level\":\"Loud\"}}", "logger: level: unknown variant `Loud`" },

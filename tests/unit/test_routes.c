@@ -219,11 +219,11 @@ static void keeps_to_the_order_of_things(void **state)
 		{ "DELETE", "/drives/a", "", BEFORE },
 		{ "PUT", "/actions", "{\"action_type\":\"InstanceStart\"}",
 		  "Start microvm error: Cannot start microvm without kernel configuration." },
-		{ "PUT", "/vsock", "{}",
-		  "The requested operation is not supported: PUT /vsock is not implemented yet." },
-		{ "PATCH", "/balloon/hinting/start", "",
-		  "The requested operation is not supported: PATCH /balloon/hinting/start is not "
-		  "implemented yet." },
+		{ "PUT", "/metrics", "{}",
+		  "The requested operation is not supported: PUT /metrics is not implemented yet." },
+		{ "PATCH", "/balloon/hinting/start", "", BEFORE },
+		{ "GET", "/balloon", "", "Balloon config error: No balloon device found." },
+		{ "GET", "/balloon/foo", "", "Unrecognized GET request path `foo`." },
 		{ "PUT", "/network-interfaces/a-b", "{}",
 		  "API Resource IDs can only contain alphanumeric characters and underscores." },
 	};
@@ -285,7 +285,8 @@ static void a_long_fault_is_still_json(void **state)
 static void print_fields(const char *indent, const struct json_object *object)
 {
 	static const char *const type[] = { "boolean", "integer", "integer", "integer", "integer",
-					    "integer", "string",  "string",  "object" };
+					    "integer", "string",  "string",  "object",
+					    "array" };
 	static_assert(ARRAY_SIZE(type) == JSON_TYPES, "a word for each");
 
 	for (unsigned i = 0; i < object->n; i++) {
@@ -296,7 +297,7 @@ static void print_fields(const char *indent, const struct json_object *object)
 		for (unsigned k = 0; f->names && k < f->names->n; k++)
 			printf(" %s", f->names->name[k].name);
 		printf("\n");
-		if (f->object) {
+		if (f->type == JSON_OBJECT) {
 			char deeper[16];
 
 			snprintf(deeper, sizeof deeper, "%s  ", indent);
