@@ -1,7 +1,7 @@
 #!/bin/sh
 # build.sh OUTDIR : make the initial RAM disks, and the Debian kernel that one of them belongs to.
 #
-#   OUTDIR/initrd.cpio          for our kernels: busybox and init, no modules
+#   OUTDIR/initrd.cpio          for our kernels: busybox, init and load, no modules
 #   OUTDIR/debian-vmlinuz       Debian's cloud kernel, as it comes
 #   OUTDIR/debian-initrd.cpio   for it: the same with the modules it needs on this machine
 #   OUTDIR/bench.cpio           one static program, for measuring boot time
@@ -23,6 +23,7 @@ build() {
 	busybox_into "$tree"
 	cp "$here/init" init
 	chmod 755 init
+	gcc -O2 -Wall -static -D_GNU_SOURCE -s -o bin/load "$here/load.c"
 	cpio_of "$tree" >"$1/initrd.cpio"
 
 	root=$(deb_root "linux-image-$kernel")
@@ -39,7 +40,7 @@ build() {
 
 kernel=$(debian_kernel cloud-amd64)
 version=$(available_version "linux-image-$kernel")
-key=$(echo "$kernel $version" | hash_of "$here/build.sh" "$here/init" "$here/bench.c" \
+key=$(echo "$kernel $version" | hash_of "$here/build.sh" "$here/init" "$here/bench.c" "$here/load.c" \
 	"$here/../lib.sh" -)
 dir=$(cached "initramfs-$key" build)
 for file in initrd.cpio debian-vmlinuz debian-initrd.cpio bench.cpio; do
