@@ -16,7 +16,9 @@ def status(m: Monitor, tid: int | None = None) -> dict[str, str]:
 
 
 def test_filters_are_on_before_the_first_request():
+    """The socket is there a moment before the filter is; the answer to a client comes after it."""
     with Monitor() as m:
+        m.api.must("GET", "/version", status=200)
         seen = status(m)
         assert (seen["Seccomp"], seen["Seccomp_filters"]) == ("2", "1"), seen
         assert seen["NoNewPrivs"] == "1"
@@ -37,6 +39,7 @@ def test_every_thread_has_its_own_filter_once_the_machine_runs():
 
 def test_no_core_and_nobody_may_look():
     with Monitor() as m:
+        m.api.must("GET", "/version", status=200)
         limits = m.proc("limits")
         assert re.search(r"Max core file size\s+0\s+0", limits), limits
 
