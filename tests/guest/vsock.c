@@ -105,8 +105,10 @@ static void release(u32 id)
 	vio_kick(&queue[RX]);
 }
 
+/* What was under way when a connection ended is answered with RST too: each ends once. */
 static void serve(u64 n)
 {
+	static bool open[CONNS];
 	u32 forwarded = 0, id;
 
 	put("serving\n");
@@ -118,6 +120,8 @@ static void serve(u64 n)
 		memcpy(out.data, p->data, len);
 		release(id);
 		forwarded = op == REQUEST ? 0 : forwarded + len; /* one connection after the other */
+		n -= op == RST && open[theirs % CONNS];
+		open[theirs % CONNS] = op == REQUEST || (op != RST && open[theirs % CONNS]);
 		if (op == REQUEST)
 			say(RESPONSE, mine, theirs, 0, 0, 0);
 		else if (op == RW)
@@ -126,7 +130,6 @@ static void serve(u64 n)
 			say(CREDIT_UPDATE, mine, theirs, 0, 0, forwarded);
 		else if (op == SHUTDOWN)
 			say(SHUTDOWN, mine, theirs, 3, 0, forwarded);
-		n -= op == RST;
 	}
 }
 
