@@ -27,7 +27,7 @@ void vsock_conn_phase(struct vsock_conn *conn, enum vsock_phase phase)
 {
 	conn->phase = phase;
 	vsock_set_deadline(conn, phase == VSOCK_GREETING || phase == VSOCK_ASKED ||
-					 phase == VSOCK_CLOSING || phase == VSOCK_DEAD);
+					 phase == VSOCK_CLOSING);
 }
 
 /* ---- what can be done now ---- */
@@ -74,16 +74,14 @@ void vsock_conn_watch(struct vsock_conn *conn)
 
 void vsock_conn_reset(struct vsock_conn *conn)
 {
-	if (conn->phase == VSOCK_DEAD) {
-		vsock_remove(conn); /* the guest does not take even this */
+	if (conn->phase == VSOCK_DEAD)
 		return;
-	}
 	vsock_bytes_clear(&conn->to_host);
 	vsock_bytes_clear(&conn->to_guest);
 	conn->gathering = false;
 	conn->say = 0;
 	vsock_conn_phase(conn, VSOCK_DEAD);
-	vsock_conn_watch(conn);
+	vsock_hang_up(conn);
 	vsock_ready(conn, VSOCK_SAY_RST);
 }
 

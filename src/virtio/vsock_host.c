@@ -2,7 +2,7 @@
  * vsock_host: the host's side of the vsock device: listening sockets, the first line, connecting,
  * the table of connections, deadlines. Part of vsock.c.
  *
- * Invariant: a slot is free, or owns its fd, which is in the loop; n counts those that are not
+ * Invariant: a slot is free, or owns its fd until it hung up; n counts those that are not
  * free, n_timed those with a deadline, and the timer ticks only while there are any.
  */
 #include "vsock_parts.h"
@@ -314,15 +314,24 @@ static void leave_ready_list(struct vsock_conn *conn)
 	conn->ready = false;
 }
 
+void vsock_hang_up(struct vsock_conn *conn)
+{
+	if (conn->fd < 0)
+		return;
+	if (conn->source.fd >= 0)
+		loop_del(conn->vsock->dev.loop, &conn->source);
+	close(conn->fd);
+	conn->fd = conn->source.fd = -1;
+	listen_again(conn->vsock, true);
+}
+
 void vsock_remove(struct vsock_conn *conn)
 {
 	struct vsock *vsock = conn->vsock;
 
 	vsock_set_deadline(conn, false);
 	leave_ready_list(conn);
-	if (conn->source.fd >= 0)
-		loop_del(vsock->dev.loop, &conn->source);
-	close(conn->fd);
+	vsock_hang_up(conn);
 	if (conn->phase != VSOCK_GREETING)
 		unname(conn);
 	free(conn->to_host.data);
@@ -332,7 +341,6 @@ void vsock_remove(struct vsock_conn *conn)
 	vsock->free = number_of(conn);
 	vsock->n--;
 	vsock->metrics.conns_removed++;
-	listen_again(vsock, true);
 }
 
 void vsock_drop_all(struct vsock *vsock)
@@ -377,10 +385,11 @@ static void sweep(void *owner)
 		if (conn->phase == VSOCK_FREE || !conn->deadline_ns || conn->deadline_ns > now_ns)
 			continue;
 		vsock->metrics.conns_killed++;
-		if (conn->phase == VSOCK_GREETING)
+		/* A guest that has not heard of it need not hear of its end. */
+		if (conn->phase == VSOCK_GREETING || conn->say & VSOCK_SAY_REQUEST)
 			vsock_remove(conn);
 		else
-			vsock_conn_reset(conn); /* or the end of one that was reset already */
+			vsock_conn_reset(conn);
 	}
 	vsock_pump(vsock);
 }

@@ -53,7 +53,7 @@ enum vsock_phase {
 	VSOCK_ASKED,	/* from the host: the guest was asked, and has not answered */
 	VSOCK_ESTABLISHED,
 	VSOCK_CLOSING, /* both sides are done; the guest's RST is due */
-	VSOCK_DEAD,    /* nothing but our RST is left to send */
+	VSOCK_DEAD,    /* nothing but our RST is left to send, however long the guest takes */
 };
 
 /* What a connection has to tell the guest; sent in this order. */
@@ -78,7 +78,7 @@ struct vsock_conn {
 	enum vsock_phase phase;
 	u16 type;
 	u32 host_port, guest_port;
-	int fd;
+	int fd; /* -1: hung up */
 	struct loop_source source;
 	u64 deadline_ns; /* of GREETING, ASKED, CLOSING; 0: none */
 
@@ -188,6 +188,9 @@ struct vsock_conn *vsock_add(struct vsock *vsock, int fd, u16 type, enum vsock_p
 void vsock_name(struct vsock_conn *conn, u32 host_port,
 		u32 guest_port); /* can be found from now on */
 void vsock_remove(struct vsock_conn *conn);
+
+/* The host's peer sees the end now; the connection may still have something to tell the guest. */
+void vsock_hang_up(struct vsock_conn *conn);
 
 /* A socket that is connected to whoever serves the guest's wish, or a negative errno. */
 int vsock_connect(const struct vsock *vsock, u32 port, u16 type);

@@ -8,6 +8,8 @@
  *	do=refused port=P	a connection to a port where nobody is ends with RST
  *	do=mute			accepts, and never answers anything else
  *	do=flood n=N		N requests to a port where nobody is; every answer is an RST
+ *	do=late port=P n=N	N connections to the host's port P that it ends at once; hears what became
+ *				of them when a line is typed, not before
  *	do=hostile		packets that make no sense
  */
 #include "guest.h"
@@ -190,6 +192,25 @@ static void connect(u32 n, u32 port, u32 bytes)
 	put("connected\n");
 }
 
+static void late(u32 n, u32 port)
+{
+	u32 id;
+
+	for (u32 i = 0; i < n; i++) {
+		say(REQUEST, 1000 + i, port, 0, 0, 0);
+		say(SHUTDOWN, 1000 + i, port, 3, 0, 0);
+	}
+	put("late\n");
+	while (getc() != '\n')
+		relax();
+	while (n) {
+		struct packet *p = receive(&id);
+
+		n -= p->op == RST && p->src_port == port;
+		release(id);
+	}
+}
+
 static void expect_rst(u32 mine, const char *what)
 {
 	u32 id;
@@ -321,6 +342,8 @@ void guest(void)
 		mute();
 	} else if (option_is("do", "flood")) {
 		flood(n);
+	} else if (option_is("do", "late")) {
+		late(n, port);
 	} else if (option_is("do", "hostile")) {
 		hostile(port);
 	} else {

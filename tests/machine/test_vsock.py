@@ -13,8 +13,8 @@ from mayfly import SCALE, TIMEOUT, Monitor, guest, guest_verdict
 CID = 3
 
 
-def machine(do: str, **more: Any) -> Monitor:
-    m = Monitor()
+def machine(do: str, stdin: Any = None, **more: Any) -> Monitor:
+    m = Monitor(stdin=stdin)
     m.uds = m.dir / "v.sock"
     m.api.must("PUT", "/vsock", {"guest_cid": CID, "uds_path": str(m.uds), **more})
     m.configure(guest("vsock"), f"do={do}")
@@ -205,6 +205,19 @@ def test_a_guest_that_reads_nothing_stalls_only_itself():
         m.assert_alive()
         assert m.switches() - before < 200
         dial(m).close()
+
+
+def test_a_guest_that_is_slow_hears_every_end():
+    """More ends than it has buffers, for longer than the monitor has patience with a connection."""
+    with machine("late n=40 port=5000", stdin="pipe") as m:
+        Server(m, 5000, echo)
+        m.start()
+        m.wait_for_console("late")
+        s = unix(m.uds)
+        s.sendall(b"CONNECT 52\n")  # for which the guest has no buffer: given up in its turn
+        assert hung_up(s)
+        m.type(b"\n")
+        guest_verdict(m)
 
 
 def test_pause_and_resume_keep_connections():
