@@ -136,10 +136,11 @@ def load_body(backend: str, path: Path, state: Path | None = None) -> dict:
     return body if state is None else {"snapshot_path": str(state), **body}
 
 
-def drive(directory: Path, body: dict, into: lib.Samples, binary: str | Path = lib.MAYFLY) -> None:
+def drive(directory: Path, body: dict, into: lib.Samples, *command: str | Path) -> None:
     path = directory / "drive.sock"
     text = lib.run(lib.TOOLS / "drive", "-n", str(max(1, RUNS // 10)), "-m", "~", "-a", path, "-p",
-                   f"/snapshot/load {json.dumps(body)}", "--", binary, "--api-sock", path, "--level", "Error")
+                   f"/snapshot/load {json.dumps(body)}", "--", *command, "--api-sock", path,
+                   "--level", "Error")
     lib.parse(text, into)
 
 
@@ -153,6 +154,7 @@ def loads(directory: Path) -> tuple[dict[str, lib.Samples], Machine, dict]:
     kinds = {
         "File": (load_body("File", directory / "mem", directory / "state"), lib.MAYFLY),
         "Template": (template, lib.MAYFLY),
+        "Template, standby": (template, lib.MAYFLY, "--standby"),
     }
     if firecracker := shutil.which("firecracker"):
         (directory / "fc").mkdir()
@@ -165,8 +167,8 @@ def loads(directory: Path) -> tuple[dict[str, lib.Samples], Machine, dict]:
             load_body("File", directory / "fc" / "mem", directory / "fc" / "state"), firecracker)
     results: dict[str, lib.Samples] = {}
     for _ in range(10):
-        for name, (body, binary) in kinds.items():
-            drive(directory, body, results.setdefault(name, {}), binary)
+        for name, (body, *command) in kinds.items():
+            drive(directory, body, results.setdefault(name, {}), *command)
     return results, source, template
 
 
