@@ -32,17 +32,25 @@ int instance_id_check(const char *id, struct err *err)
 }
 
 /* What fails here fails again at the start, where somebody is there to be told. */
-void instance_prepare(struct instance *inst)
+static void prepare(void *owner)
 {
+	struct instance *inst = owner;
 	struct err err;
 
 	if (!inst->vm && !inst->shell && vm_shell_create(&inst->shell, &err) < 0)
 		log_debug("not prepared: %s", err.msg);
 }
 
-static void prepare(void *owner)
+void instance_stand_by(struct instance *inst)
 {
-	instance_prepare(owner);
+	struct err err;
+
+	prepare(inst);
+	if (!inst->shell || !vm_shell_prepare(inst->shell, inst->loop, &err))
+		return;
+	log_debug("not prepared: %s", err.msg);
+	vm_shell_destroy(inst->shell);
+	inst->shell = NULL;
 }
 
 void instance_expect_start(struct instance *inst)

@@ -60,8 +60,8 @@ int instance_load_config_file(struct instance *inst, const char *path, struct er
  */
 void instance_expect_start(struct instance *inst);
 
-/* The same now. */
-void instance_prepare(struct instance *inst);
+/* The same now, and the first processor with its thread: for who waits in a pool. Once. */
+void instance_stand_by(struct instance *inst);
 
 /* Makes the machine and lets it run. On error the process lives on and it can be tried again. */
 int instance_start(struct instance *inst, struct err *err) MUST_CHECK;

@@ -128,9 +128,15 @@ int ioapic_init(struct ioapic *ioapic, unsigned n_pins, struct bus *mmio, struct
 	return bus_add(mmio, &entry, err);
 }
 
+/* Where no line is open KVM has nothing to learn, and what it learns costs a grace period of RCU. */
 void ioapic_load(struct ioapic *ioapic, const u64 *redirection)
 {
-	for (unsigned pin = 0; pin < ioapic->n_pins; pin++)
+	bool open = false;
+
+	for (unsigned pin = 0; pin < ioapic->n_pins; pin++) {
 		ioapic->redirection[pin] = redirection[pin] & ~ENTRY_READ_ONLY;
-	publish(ioapic);
+		open |= !(redirection[pin] & ENTRY_MASKED);
+	}
+	if (open)
+		publish(ioapic);
 }

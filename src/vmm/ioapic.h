@@ -33,7 +33,7 @@ struct ioapic {
 /* `n_pins` lines, all masked. The caller has set the two callbacks and their owner. */
 int ioapic_init(struct ioapic *ioapic, unsigned n_pins, struct bus *mmio, struct err *err) MUST_CHECK;
 
-/* Takes n_pins entries from a snapshot, any bits in them, and publishes them. */
+/* A new controller takes n_pins entries from a snapshot, any bits in them, and publishes them. */
 void ioapic_load(struct ioapic *ioapic, const u64 *redirection);
 
 #endif

@@ -104,7 +104,7 @@ static int acquire(struct monitor *m, struct err *err)
 	if (!r && o->config_file)
 		r = instance_start(m->instance, err);
 	if (!r && o->standby)
-		instance_prepare(m->instance);
+		instance_stand_by(m->instance);
 	if (!r && o->config_file)
 		log_info("Successfully started microvm that was configured from one single json");
 	return r;

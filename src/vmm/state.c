@@ -198,7 +198,7 @@ static int gather(struct vm *vm, struct state *s, struct err *err)
 	int r = 0;
 
 	s->machine.mem_size = vm->mem.size;
-	s->machine.n_vcpus = vm->vcpus.n;
+	s->machine.n_vcpus = vm->vcpus->n;
 	s->machine.n_devices = vm->n_devices;
 	s->machine.n_pins = vm->ioapic.n_pins;
 	s->machine.boot_timer = vm->cfg->boot_timer;
@@ -211,8 +211,8 @@ static int gather(struct vm *vm, struct state *s, struct err *err)
 	save_i8042(&vm->i8042, &s->i8042);
 	for (unsigned i = 0; i < vm->n_devices; i++)
 		save_device(vm, i, &s->device[i]);
-	for (unsigned i = 0; i < vm->vcpus.n && !r; i++)
-		r = vcpu_save(&vm->vcpus.vcpu[i], &s->vcpu[i], err);
+	for (unsigned i = 0; i < vm->vcpus->n && !r; i++)
+		r = vcpu_save(&vm->vcpus->vcpu[i], &s->vcpu[i], err);
 	if (!r && ioctl(vm->shell->kvm.vm_fd, KVM_GET_CLOCK, &s->clock) < 0)
 		r = fail(err, -errno, "reading clock: " OS_ERR, OS_ERR_ARGS(errno));
 	return r;
@@ -227,7 +227,7 @@ static int save(struct vm *vm, struct state *s, struct stream *stream, struct er
 		return fail(err, -ENOMEM, "no memory for a saved state");
 	r = gather(vm, s, err);
 	if (!r)
-		record_save(stream, table, fill_table(s, table, vm->vcpus.n, vm->n_devices));
+		record_save(stream, table, fill_table(s, table, vm->vcpus->n, vm->n_devices));
 	free(table);
 	if (!r && stream->bad)
 		r = fail(err, -ENOMEM, "the state is larger than there is room for");
@@ -456,7 +456,7 @@ int state_apply(struct vm *vm, const struct vm_source *source, struct err *err)
 	struct state *s = source->state;
 	int r = 0;
 
-	if (s->machine.n_devices != vm->n_devices || s->machine.n_vcpus != vm->vcpus.n ||
+	if (s->machine.n_devices != vm->n_devices || s->machine.n_vcpus != vm->vcpus->n ||
 	    s->machine.mem_size != vm->mem.size)
 		return fail(err, -EINVAL, "records machine and config contradict each other");
 	for (unsigned i = 0; i < vm->n_devices && !r; i++)
@@ -467,8 +467,8 @@ int state_apply(struct vm *vm, const struct vm_source *source, struct err *err)
 		r = load_i8042(&vm->i8042, &s->i8042, err);
 	if (!r)
 		r = load_clock(vm, &s->clock, source->realtime, err);
-	for (unsigned i = 0; i < vm->vcpus.n && !r; i++)
-		r = vcpu_load(&vm->vcpus.vcpu[i], &s->vcpu[i], err);
+	for (unsigned i = 0; i < vm->vcpus->n && !r; i++)
+		r = vcpu_load(&vm->vcpus->vcpu[i], &s->vcpu[i], err);
 	if (r < 0)
 		return r;
 	vm->ioapic.select = s->ioapic.select;

@@ -207,9 +207,19 @@ static int set_msrs(const struct vcpu *vcpu, struct err *err)
 	return 0;
 }
 
+static int tell_cpuid(const struct vcpu *vcpu, struct cpuid *cpuid, struct err *err)
+{
+	cpuid_set_id(cpuid, vcpu->id);
+	if (ioctl(vcpu->fd, KVM_SET_CPUID2, cpuid) < 0)
+		return fail(err, -errno, "KVM_SET_CPUID2 of vCPU %u: " OS_ERR, vcpu->id,
+			    OS_ERR_ARGS(errno));
+	return 0;
+}
+
 static int create_one(struct vcpus *all, unsigned id, struct kvm *kvm, struct cpuid *cpuid,
 		      struct err *err)
 {
+	int r;
 	struct vcpu *vcpu = &all->vcpu[id];
 	void *run;
 
@@ -222,30 +232,54 @@ static int create_one(struct vcpus *all, unsigned id, struct kvm *kvm, struct cp
 	if (run == MAP_FAILED)
 		return fail(err, -errno, "mapping vCPU %u: " OS_ERR, id, OS_ERR_ARGS(errno));
 	vcpu->run = run;
-	cpuid_set_id(cpuid, id);
-	if (ioctl(vcpu->fd, KVM_SET_CPUID2, cpuid) < 0)
-		return fail(err, -errno, "KVM_SET_CPUID2 of vCPU %u: " OS_ERR, id,
-			    OS_ERR_ARGS(errno));
-	return set_msrs(vcpu, err);
+	r = tell_cpuid(vcpu, cpuid, err);
+	return r ? r : set_msrs(vcpu, err);
 }
 
-int vcpus_create(struct vcpus *all, unsigned n, struct kvm *kvm, struct cpuid *cpuid,
-		 struct err *err)
+static void init(struct vcpus *all, struct loop *loop, const struct kvm *kvm)
 {
-	int r = 0, size;
+	int size = ioctl(kvm->vm_fd, KVM_CHECK_EXTENSION, KVM_CAP_XSAVE2);
 
-	assert(n && n <= VCPUS_MAX);
-	all->n = all->n_parked = 0;
+	all->loop = loop;
 	all->pid = getpid();
 	all->order = VCPUS_PARK;
 	all->run_size = kvm->run_size;
-	size = ioctl(kvm->vm_fd, KVM_CHECK_EXTENSION, KVM_CAP_XSAVE2);
 	all->xsave_size = (u32)MAX(size, (int)sizeof(struct kvm_xsave));
 	pthread_cond_init(&all->ordered, NULL);
 	pthread_cond_init(&all->parked, NULL);
-	for (unsigned id = 0; id < n && !r; id++)
+}
+
+int vcpus_prepare(struct vcpus *all, struct loop *loop, struct kvm *kvm, struct cpuid *cpuid,
+		  struct err *err)
+{
+	int r;
+
+	init(all, loop, kvm);
+	all->told = cpuid;
+	r = create_one(all, 0, kvm, cpuid, err);
+	return r ? r : start_thread(&all->vcpu[0], err);
+}
+
+static bool same(const struct cpuid *a, const struct cpuid *b)
+{
+	return a->nent == b->nent && memcmp(a->entry, b->entry, a->nent * sizeof a->entry[0]) == 0;
+}
+
+int vcpus_create(struct vcpus *all, struct loop *loop, unsigned n, struct kvm *kvm,
+		 struct cpuid *cpuid, struct err *err)
+{
+	unsigned made = all->n;
+	int r = 0;
+
+	assert(n && n <= VCPUS_MAX);
+	if (!made)
+		init(all, loop, kvm);
+	cpuid_set_id(cpuid, 0);
+	if (made && !same(all->told, cpuid))
+		r = tell_cpuid(&all->vcpu[0], cpuid, err);
+	for (unsigned id = made; id < n && !r; id++)
 		r = create_one(all, id, kvm, cpuid, err);
-	for (unsigned id = 0; id < n && !r; id++)
+	for (unsigned id = made; id < n && !r; id++)
 		r = start_thread(&all->vcpu[id], err);
 	return r;
 }

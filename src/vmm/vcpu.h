@@ -58,6 +58,7 @@ struct vcpus {
 	void (*stopped)(void *owner, unsigned id, enum vcpu_stop why, const char *detail);
 	void *owner;
 
+	const struct cpuid *told; /* what the first was told when it was made ahead */
 	unsigned n, n_parked;
 	enum { VCPUS_PARK, VCPUS_RUN, VCPUS_QUIT } order;
 	pthread_cond_t ordered, parked; /* both with the machine lock */
@@ -68,11 +69,19 @@ struct kvm;
 struct cpuid;
 
 /*
- * Makes `n` processors with their CPUID and MSRs and starts their threads, parked. The caller has
- * set loop, buses and the stopped callback. On error call vcpus_destroy().
+ * Makes the first processor ahead, of any machine, its thread parked. `cpuid` is kept: a machine that
+ * tells it the same need not tell it again. On error, as ever, vcpus_destroy().
  */
-int vcpus_create(struct vcpus *vcpus, unsigned n, struct kvm *kvm, struct cpuid *cpuid,
-		 struct err *err) MUST_CHECK;
+int vcpus_prepare(struct vcpus *vcpus, struct loop *loop, struct kvm *kvm, struct cpuid *cpuid,
+		  struct err *err) MUST_CHECK;
+
+/*
+ * Makes `n` processors with their CPUID and MSRs and starts their threads, parked; the first may
+ * have been made ahead. The caller has set buses and the stopped callback. On error call
+ * vcpus_destroy().
+ */
+int vcpus_create(struct vcpus *vcpus, struct loop *loop, unsigned n, struct kvm *kvm,
+		 struct cpuid *cpuid, struct err *err) MUST_CHECK;
 
 /* Ends the threads; accepts the half-built. Not from a vCPU thread. */
 void vcpus_destroy(struct vcpus *vcpus);

@@ -58,7 +58,7 @@ static void end(struct vm *vm, enum vm_end why, const char *detail)
 		return;
 	vm->end = why;
 	snprintf(vm->end_detail, sizeof vm->end_detail, "%s", detail);
-	vcpus_hold(&vm->vcpus);
+	vcpus_hold(vm->vcpus);
 	loop_call(vm->loop, &vm->end_work);
 }
 
@@ -69,7 +69,7 @@ static void report_end(void *owner)
 	/* A vCPU that waits for a page is let go; told to stop, it does not enter the guest again. */
 	if (vm->end == VM_END_PAGES_LOST)
 		uffd_destroy(&vm->uffd);
-	vcpus_park(&vm->vcpus);
+	vcpus_park(vm->vcpus);
 	vm->paused = true;
 	if (ends[vm->end].exit_code && mem_is_cut_short(&vm->mem))
 		vm->end = VM_END_CUT_SHORT;
@@ -153,10 +153,28 @@ int vm_shell_create(struct vm_shell **out, struct err *err)
 	return 0;
 }
 
+static int fit_cpuid(const struct vm_shell *shell, struct cpuid *cpuid, unsigned n, bool smt,
+		     struct err *err)
+{
+	int khz = ioctl(shell->kvm.vm_fd, KVM_GET_TSC_KHZ, 0);
+
+	return cpuid_fit(cpuid, n, smt, khz > 0 ? (u32)khz : 0, err);
+}
+
+int vm_shell_prepare(struct vm_shell *shell, struct loop *loop, struct err *err)
+{
+	int r;
+
+	shell->first = shell->cpuid;
+	r = fit_cpuid(shell, &shell->first, 1, false, err);
+	return r ? r : vcpus_prepare(&shell->vcpus, loop, &shell->kvm, &shell->first, err);
+}
+
 void vm_shell_destroy(struct vm_shell *shell)
 {
 	if (!shell)
 		return;
+	vcpus_destroy(&shell->vcpus);
 	kvm_close(&shell->kvm);
 	free(shell);
 }
@@ -242,19 +260,17 @@ static int create_vcpus(struct vm *vm, const struct vm_source *source, struct er
 {
 	const struct machine_config *m = &vm->cfg->machine;
 	struct vm_shell *shell = vm->shell;
-	int khz = ioctl(shell->kvm.vm_fd, KVM_GET_TSC_KHZ, 0);
-	int r = cpuid_fit(&shell->cpuid, m->vcpu_count, m->smt, khz > 0 ? (u32)khz : 0, err);
+	int r = fit_cpuid(shell, &shell->cpuid, m->vcpu_count, m->smt, err);
 
 	if (!r && source)
 		r = state_fit_cpuid(source->state, &shell->cpuid, err);
 	if (r)
 		return r;
-	vm->vcpus.loop = vm->loop;
-	vm->vcpus.mmio = &vm->mmio;
-	vm->vcpus.port = &vm->port;
-	vm->vcpus.stopped = on_stopped;
-	vm->vcpus.owner = vm;
-	return vcpus_create(&vm->vcpus, m->vcpu_count, &shell->kvm, &shell->cpuid, err);
+	vm->vcpus->mmio = &vm->mmio;
+	vm->vcpus->port = &vm->port;
+	vm->vcpus->stopped = on_stopped;
+	vm->vcpus->owner = vm;
+	return vcpus_create(vm->vcpus, vm->loop, m->vcpu_count, &shell->kvm, &shell->cpuid, err);
 }
 
 static int load_guest(struct vm *vm, struct err *err)
@@ -276,12 +292,12 @@ static int load_guest(struct vm *vm, struct err *err)
 	};
 	struct vcpu_state state;
 	enum boot_entry entry;
-	int r = vcpu_get(&vm->vcpus.vcpu[0], &state, err);
+	int r = vcpu_get(&vm->vcpus->vcpu[0], &state, err);
 
 	if (!r)
 		r = boot_load(&cfg->boot, &machine, &vm->mem, &state, &entry, err);
 	if (!r)
-		r = vcpu_set(&vm->vcpus.vcpu[0], &state, err);
+		r = vcpu_set(&vm->vcpus->vcpu[0], &state, err);
 	if (!r)
 		r = identity_create(&vm->mem, err);
 	if (r)
@@ -353,6 +369,8 @@ static int build(struct vm *vm, const struct vm_source *source, struct err *err)
 
 	if (!r && !vm->shell)
 		r = vm_shell_create(&vm->shell, err);
+	if (!r)
+		vm->vcpus = &vm->shell->vcpus;
 	if (!r)
 		r = kvm_add_memory(&vm->shell->kvm, &vm->mem, err);
 	if (!r)
@@ -433,7 +451,8 @@ void vm_destroy(struct vm *vm)
 	if (!vm)
 		return;
 	uffd_destroy(&vm->uffd); /* first: a vCPU may wait for a page */
-	vcpus_destroy(&vm->vcpus);
+	if (vm->vcpus)
+		vcpus_destroy(vm->vcpus);
 	loop_uncall(vm->loop, &vm->end_work);
 	loop_uncall(vm->loop, &vm->booted_work);
 	vm_destroy_devices(vm);
@@ -463,10 +482,10 @@ int vm_resume(struct vm *vm, struct err *err)
 		return 0;
 	for (unsigned i = 0; i < vm->n_devices; i++)
 		device_resume(vm->device[i]);
-	for (unsigned i = 0; i < vm->vcpus.n; i++)
-		vcpu_was_stopped(&vm->vcpus.vcpu[i]);
+	for (unsigned i = 0; i < vm->vcpus->n; i++)
+		vcpu_was_stopped(&vm->vcpus->vcpu[i]);
 	vm->paused = false;
-	vcpus_run(&vm->vcpus);
+	vcpus_run(vm->vcpus);
 	return 0;
 }
 
@@ -475,7 +494,7 @@ int vm_pause(struct vm *vm, struct err *err)
 	(void)err;
 	if (vm->paused)
 		return 0;
-	vcpus_park(&vm->vcpus);
+	vcpus_park(vm->vcpus);
 	for (unsigned i = 0; i < vm->n_devices; i++)
 		device_pause(vm->device[i]);
 	vm->paused = true;

@@ -26,6 +26,12 @@ struct vm;
 struct vm_shell;
 
 int vm_shell_create(struct vm_shell **shell, struct err *err) MUST_CHECK;
+
+/*
+ * Once: the first processor and its thread as well, for who waits in a pool; as a machine of one
+ * processor has it, or else it is told again. On error the shell is of no use.
+ */
+int vm_shell_prepare(struct vm_shell *shell, struct loop *loop, struct err *err) MUST_CHECK;
 void vm_shell_destroy(struct vm_shell *shell); /* accepts NULL */
 
 /* Why the machine is over; vm_end_name() gives the line that is logged. */

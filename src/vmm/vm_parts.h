@@ -26,6 +26,8 @@ enum { LINE_KEYBOARD, LINE_SERIAL, LINE_IDENTITY, LINES };
 struct vm_shell {
 	struct kvm kvm;
 	struct cpuid cpuid;
+	struct cpuid first; /* of the only processor of a plain machine, if that was made ahead */
+	struct vcpus vcpus;
 };
 
 struct vm {
@@ -40,7 +42,7 @@ struct vm {
 	struct mem retired; /* what a freeze left: being unmapped */
 	struct loop_work retire_work;
 	struct bus mmio, port;
-	struct vcpus vcpus;
+	struct vcpus *vcpus; /* the shell's */
 	bool paused;
 
 	struct ioapic ioapic;

@@ -174,9 +174,10 @@ static void make_machine(unsigned kind)
 	vm.mem.size = MIB(2); /* as far as the state is concerned; the devices have guest.mem */
 	vm.paused = true;
 	vm.n_devices = 1;
-	vm.vcpus.n = 1;
-	vm.vcpus.xsave_size = XSAVE_SIZE;
-	vm.vcpus.vcpu[0] = (struct vcpu){ .all = &vm.vcpus, .fd = FAKE_FD };
+	vm.vcpus = &shell.vcpus;
+	shell.vcpus.n = 1;
+	shell.vcpus.xsave_size = XSAVE_SIZE;
+	shell.vcpus.vcpu[0] = (struct vcpu){ .all = &shell.vcpus, .fd = FAKE_FD };
 	vm.ioapic.routed = on_routed;
 	vm.ioapic.unmasked = on_unmasked;
 	vm.i8042.reset = on_reset;
