@@ -3,12 +3,12 @@
 
 BEGIN {
 	# directory or file of the includer -> regular expression of what it may include of ours
-	base = "(base|err|log|io)\\.h"
+	base = "(base|err|log|io|pagemap)\\.h"
 	allow["src/virtio"] = base "|(mem|loop|bus|record|metrics)\\.h|virtio/[a-z0-9_]+\\.h"
 	allow["src/boot"] = base "|(mem|config|vcpu)\\.h|boot/[a-z0-9_]+\\.h"
 	allow["api"] = base "|(vm|config|instance|snapshot_request|json|schema|loop|version)\\.h|api/[a-z0-9_]+\\.h"
 	allow["src/jail"] = base "|version\\.h|jail/[a-z0-9_]+\\.h"
-	low["mem"] = low["loop"] = low["bus"] = low["err"] = low["log"] = low["io"] = 1
+	low["mem"] = low["loop"] = low["bus"] = low["err"] = low["log"] = low["io"] = low["pagemap"] = 1
 	allow["low"] = base "|boot/layout\\.h"
 	bad = 0
 }

@@ -8,6 +8,7 @@
  * either (raise() asks for numbers): a failed assertion has said why, and ends as a forbidden call.
  */
 #include "filter.h"
+#include "../vmm/pagemap.h"
 
 #include <asm/unistd.h>
 #include <linux/fs.h>
@@ -171,6 +172,7 @@ const struct filter_row filter_rows[] = {
 	IOCTL(KVM_SET_MSRS, FILTER_C, "the same"),
 	IOCTL(KVM_SET_REGS, FILTER_C, "the same"),
 	IOCTL(KVM_SET_SREGS, FILTER_C, "the same"),
+	IOCTL(PAGEMAP_SCAN, CR, "which pages a machine has written, for a diff or a live snapshot"),
 	IOCTL(KVM_SET_MP_STATE, FILTER_C, "a machine out of a snapshot"),
 	IOCTL(KVM_SET_XSAVE, FILTER_C, "the same"),
 	IOCTL(KVM_SET_XCRS, FILTER_C, "the same"),

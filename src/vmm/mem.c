@@ -6,9 +6,11 @@
 #include "mem.h"
 
 #include "io.h"
+#include "pagemap.h"
 
 #include <fcntl.h>
 #include <linux/memfd.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/sysinfo.h>
@@ -237,6 +239,7 @@ bool mem_is_cut_short(const struct mem *mem)
 #define PAGEMAP_SWAPPED (1ull << 62)
 #define PAGEMAP_FILE	(1ull << 61)
 #define PAGEMAP_BATCH	512
+#define SCAN_RUNS	256
 
 static bool is_private(u64 entry)
 {
@@ -250,9 +253,46 @@ static bool is_touched(u64 entry)
 
 struct visit {
 	bool (*wanted)(u64 entry);
+	u64 unwanted; /* categories of PAGEMAP_SCAN: the same, said to the kernel */
 	mem_visit_fn *fn;
 	void *owner;
 };
+
+/*
+ * The kernel looks for the runs, and passes over what is not mapped: of little that was written among
+ * much that was not it tells in a hundredth of the time that reading every entry takes. -ENOTTY:
+ * this kernel (before 6.7) does not.
+ */
+static int visit_scanned(const struct mem_region *r, int pagemap, const struct visit *v)
+{
+	struct page_region run[SCAN_RUNS];
+	struct pm_scan_arg arg = {
+		.size = sizeof arg,
+		.start = (uintptr_t)r->host,
+		.end = (uintptr_t)r->host + r->size,
+		.vec = (uintptr_t)run,
+		.vec_len = SCAN_RUNS,
+		.category_inverted = v->unwanted,
+		.category_mask = v->unwanted,
+		.category_anyof_mask = PAGE_IS_PRESENT | PAGE_IS_SWAPPED,
+		.return_mask = PAGE_IS_PRESENT | PAGE_IS_SWAPPED,
+	};
+
+	for (; arg.start < arg.end; arg.start = arg.walk_end) {
+		int n = ioctl(pagemap, PAGEMAP_SCAN, &arg);
+
+		if (n < 0)
+			return -errno;
+		for (int i = 0; i < n; i++) {
+			u64 at = run[i].start - (uintptr_t)r->host;
+			int ret = v->fn(v->owner, r->offset + at, r->host + at, run[i].end - run[i].start);
+
+			if (ret)
+				return ret;
+		}
+	}
+	return 0;
+}
 
 /* The runs among `n` pages from `host` on. */
 static int visit_runs(const struct mem_region *r, const u8 *host, const u64 *entry, u64 n,
@@ -277,7 +317,10 @@ static int visit_runs(const struct mem_region *r, const u8 *host, const u64 *ent
 static int visit_told(const struct mem_region *r, int pagemap, const struct visit *v)
 {
 	u64 entry[PAGEMAP_BATCH];
+	int scanned = visit_scanned(r, pagemap, v);
 
+	if (scanned != -ENOTTY)
+		return scanned;
 	for (u64 at = 0; at < r->size; at += (u64)PAGEMAP_BATCH * PAGE) {
 		u64 n = MIN((r->size - at) / PAGE, PAGEMAP_BATCH);
 		u64 where = ((uintptr_t)r->host + at) / PAGE * sizeof entry[0];
@@ -322,7 +365,7 @@ int mem_each(const struct mem *mem, mem_visit_fn *visit, void *owner)
 
 int mem_each_private(const struct mem *mem, mem_visit_fn *visit, void *owner)
 {
-	const struct visit v = { is_private, visit, owner };
+	const struct visit v = { is_private, PAGE_IS_FILE, visit, owner };
 	CLEANUP_FD int pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
 	int ret = 0;
 
@@ -339,7 +382,7 @@ int mem_each_private(const struct mem *mem, mem_visit_fn *visit, void *owner)
 
 int mem_each_touched(const struct mem *mem, mem_visit_fn *visit, void *owner)
 {
-	const struct visit v = { is_touched, visit, owner };
+	const struct visit v = { is_touched, 0, visit, owner };
 	CLEANUP_FD int pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
 	int ret = pagemap < 0 ? -errno : 0;
 
