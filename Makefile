@@ -54,6 +54,9 @@ VENDOR_INC := -isystem $(LLHTTP_INC) -DLLHTTP_STRICT_MODE=1
 ASAN    := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined \
 	   -fno-omit-frame-pointer
 
+# The rules that other rules need come before the one that `make` alone means.
+.DEFAULT_GOAL := all
+
 GEN := $(B)/gen
 BASE_FLAGS := $(STD) $(WARN) $(SAFE) $(VENDOR_INC) -I. -I$(GEN) -MMD -MP
 
