@@ -195,6 +195,11 @@ $(B)/bench/%: benchmarks/%.c benchmarks/sample.h
 	$(say) CC $<
 	$(Q)mkdir -p $(@D) && $(CC) $(STD) $(WARN) -O2 -static -o $@ $<
 
+# The monitor's own objects, driven without a guest.
+$(B)/bench/ops: benchmarks/ops.c benchmarks/sample.h $(OBJ)
+	$(say) LINK $@
+	$(Q)mkdir -p $(@D) && $(CC) $(BASE_FLAGS) $(HARD) $(CFLAGS) $(LDHARD) -o $@ $< $(OBJ) $(LIBS)
+
 # The program that guests find as /bin/load, for the host's end of the line.
 $(B)/bench/load: images/initramfs/load.c
 	$(say) CC $<
@@ -206,8 +211,9 @@ $(B)/bench/%.elf: benchmarks/%.S
 		-Wl,-Ttext=0x100000,--build-id=none,-z,noexecstack,-n -o $@ $<
 
 .PHONY: bench
-bench: all $(BENCH:%=$(B)/bench/%) $(B)/bench/load $(B)/bench/first.elf $(B)/bench/wake.elf $(B)/guest/ends.elf images kernel-smp
+bench: all $(BENCH:%=$(B)/bench/%) $(B)/bench/ops $(B)/bench/load $(B)/bench/first.elf $(B)/bench/wake.elf $(B)/guest/ends.elf images kernel-smp
 	$(Q)$(PYTHON) benchmarks/floor.py
+	$(Q)$(PYTHON) benchmarks/ops.py
 	$(Q)$(PYTHON) benchmarks/start.py
 	$(Q)$(PYTHON) benchmarks/memory.py
 	$(Q)$(PYTHON) benchmarks/snapshot.py
