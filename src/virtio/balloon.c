@@ -162,7 +162,7 @@ static void deflate(struct balloon *balloon, struct chain *chain)
 /* The buffers of a chain, whole pages of them; what it holds is of no use to the guest. */
 static u64 discard_buffers(struct balloon *balloon, const struct chain *chain, u64 *fails)
 {
-	struct iovec iov[CHAIN_IOV_MAX];
+	SCRATCH struct iovec iov[CHAIN_IOV_MAX];
 	int n = chain_write_iov(chain, chain->write_left, iov, CHAIN_IOV_MAX);
 	u64 given = 0;
 

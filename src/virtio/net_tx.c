@@ -44,7 +44,7 @@ enum sent { SENT, DROPPED, AGAIN, GONE };
 static enum sent send_frame(struct net_pair *pair, const struct chain *chain)
 {
 	struct net *net = pair->net;
-	struct iovec iov[CHAIN_IOV_MAX];
+	SCRATCH struct iovec iov[CHAIN_IOV_MAX];
 	int n = chain_read_iov(chain, chain->read_left, iov, CHAIN_IOV_MAX);
 	ssize_t wrote = io_writev(pair->tap, iov, n);
 

@@ -45,7 +45,7 @@ static u32 wanted(const struct chain *chain)
 static void serve(struct chain *chain)
 {
 	u32 want = wanted(chain);
-	struct iovec iov[CHAIN_IOV_MAX];
+	SCRATCH struct iovec iov[CHAIN_IOV_MAX];
 	int n = chain_write_iov(chain, want, iov, CHAIN_IOV_MAX);
 
 	for (int i = 0; i < n; i++)
@@ -58,7 +58,7 @@ static void rng_notify(struct device *dev, unsigned q)
 {
 	struct rng *rng = container_of(dev, struct rng, dev);
 	struct vq *vq = &dev->vq[q];
-	struct chain chain;
+	SCRATCH struct chain chain;
 	u64 turn = 0;
 
 	while (turn < TURN_MAX && vq_pop(vq, &chain) > 0) {

@@ -168,7 +168,7 @@ static bool keep(struct vsock_conn *conn, struct chain *chain, u32 len)
 /* True: `len` bytes of the chain are dealt with. */
 static bool take_stream(struct vsock_conn *conn, struct chain *chain, u32 len)
 {
-	struct iovec iov[CHAIN_IOV_MAX];
+	SCRATCH struct iovec iov[CHAIN_IOV_MAX];
 	ssize_t n;
 
 	if (len > VSOCK_CREDIT - conn->to_host.len)

@@ -56,7 +56,7 @@ static int payload_view(const struct chain *chain, u32 len, struct iovec *iov)
 
 static u32 read_stream(struct vsock_conn *conn, struct chain *chain, u32 room)
 {
-	struct iovec iov[CHAIN_IOV_MAX];
+	SCRATCH struct iovec iov[CHAIN_IOV_MAX];
 	struct msghdr msg = { .msg_iov = iov };
 	ssize_t n;
 
@@ -91,7 +91,7 @@ static u32 read_message(struct vsock_conn *conn, struct vsock_header *head, stru
 			u32 room)
 {
 	struct vsock_bytes *b = &conn->to_guest;
-	struct iovec iov[CHAIN_IOV_MAX];
+	SCRATCH struct iovec iov[CHAIN_IOV_MAX];
 	u32 len, at = 0;
 	int n;
 

@@ -44,6 +44,9 @@ typedef int64_t i64;
 #define PRINTF(fmt, args) __attribute__((format(printf, fmt, args)))
 #define MUST_CHECK	  __attribute__((warn_unused_result))
 
+/* A large local that is read only where it was written: else the build zeroes it at each call. */
+#define SCRATCH __attribute__((uninitialized))
+
 /* True if [off, off + len) lies inside [0, size), whatever the numbers: no sum can wrap. */
 static inline bool range_ok(u64 off, u64 len, u64 size)
 {
