@@ -7,7 +7,7 @@
  * Threads. A vCPU that writes a register runs device_set_*, device_config_* and device_wake under
  * the machine lock, and its filter allows it little more than a write to an eventfd. So serving a
  * queue, the `loaded` verb and the log line for a broken device are left to the loop: they happen
- * when the kick eventfd that was written in their place is read. `reset` cannot wait: a Linux
+ * when it hears of the kick eventfd that was written in their place. `reset` cannot wait: a Linux
  * driver reuses the memory as soon as its write to Status returns.
  */
 #include "device.h"
@@ -36,9 +36,11 @@ static int kick_init(struct device *dev, unsigned q)
 	if (fd < 0)
 		return -errno;
 	dev->kick_of[q] = (struct device_kick){ .dev = dev, .q = q };
-	dev->kick[q] = (struct loop_source){
-		.fd = fd, .events = EPOLLIN, .ready = kicked, .owner = &dev->kick_of[q]
-	};
+	/* Each write to it is an edge of its own, so that nobody has to read it. */
+	dev->kick[q] = (struct loop_source){ .fd = fd,
+					     .events = EPOLLIN | EPOLLET,
+					     .ready = kicked,
+					     .owner = &dev->kick_of[q] };
 	r = loop_add(dev->loop, &dev->kick[q]);
 	if (r < 0) {
 		close(fd);
@@ -172,12 +174,8 @@ static void catch_up(struct device *dev)
 static void kicked(void *owner, u32 events)
 {
 	struct device_kick *kick = owner;
-	u64 count;
 
 	(void)events;
-	/* Emptied before the ring is looked at: a kick that comes while we look is not lost. */
-	if (read(kick->dev->kick[kick->q].fd, &count, sizeof count) < 0)
-		return;
 	catch_up(kick->dev);
 	device_kick(kick->dev, kick->q);
 }

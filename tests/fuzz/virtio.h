@@ -13,11 +13,11 @@
 
 #include "src/virtio/mmio.h"
 #include "src/vmm/log.h"
+#include "tests/unit/hear.h"
 #include "tests/unit/mmio_regs.h"
 
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/epoll.h>
 #include <sys/mman.h>
 
 #define REQUIRE(what)                                                                              \
@@ -246,7 +246,7 @@ static inline void guest_moves_index(struct guest *g)
 static inline void guest_serve(struct guest *g)
 {
 	for (unsigned q = 0; q < g->dev->n_queues; q++)
-		g->dev->kick[q].ready(g->dev->kick[q].owner, EPOLLIN);
+		hear_kick(g->dev, q);
 }
 
 static inline bool in_ram(const struct guest *g, const void *p, u64 len)

@@ -5,11 +5,11 @@
 #define TEST_MODEL_H
 
 #include "src/virtio/device.h"
+#include "tests/unit/hear.h"
 #include "tests/unit/ring.h"
 #include "tests/unit/test.h"
 
 #include <stdlib.h>
-#include <sys/epoll.h>
 
 #define A	DEVICE_ACKNOWLEDGE
 #define D	DEVICE_DRIVER
@@ -128,7 +128,7 @@ static inline int tear_down(void **state)
 static inline void turn(void)
 {
 	for (unsigned q = 0; q < dev.n_queues; q++)
-		dev.kick[q].ready(dev.kick[q].owner, EPOLLIN);
+		hear_kick(&dev, q);
 }
 
 /* Interrupts raised since the last call. */

@@ -1,11 +1,11 @@
 /* balloon: pages leave the process, and nothing a guest says takes more than they are. */
 #include "src/virtio/balloon.h"
 #include "src/virtio/device_state.h"
+#include "tests/unit/hear.h"
 #include "tests/unit/ring.h"
 #include "tests/unit/test.h"
 
 #include <stdlib.h>
-#include <sys/epoll.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 
@@ -64,7 +64,7 @@ static int tear_down(void **state)
 static void kick(unsigned q)
 {
 	device_wake(dev, q);
-	dev->kick[q].ready(dev->kick[q].owner, EPOLLIN);
+	hear_kick(dev, q);
 }
 
 static void offer(unsigned q, u16 head, u64 gpa, u32 len, u16 flags)

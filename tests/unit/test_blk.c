@@ -1,5 +1,6 @@
 /* blk: the virtio disk as its driver sees it, from the ring to the file, with both engines. */
 #include "tests/unit/test.h"
+#include "tests/unit/hear.h"
 #include "tests/unit/ring.h"
 
 #include "src/virtio/blk_request.h"
@@ -7,7 +8,6 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/epoll.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 
@@ -126,7 +126,7 @@ static u64 offer_usual(u32 type, u64 sector, u64 data, u32 len)
 static void turn(void)
 {
 	device_wake(dev, 0);
-	dev->kick[0].ready(dev->kick[0].owner, EPOLLIN);
+	hear_kick(dev, 0);
 }
 
 static u16 wanted;

@@ -71,15 +71,17 @@ static void the_loop_hears_the_eventfds(void **state)
 	(void)state;
 	go_live(VERSION_1, 0);
 	turn();
-	assert_int_equal(write(dev.kick[1].fd, &one, 8), 8); /* what KVM's ioeventfd does */
 	timer.expired = stop_loop;
 	timer.owner = loop;
 	assert_int_equal(loop_timer_init(loop, &timer), 0);
-	loop_timer_set(&timer, 50000000, 0);
-	loop_run(loop);
+	for (unsigned n = 2; n < 4; n++) { /* the second time it is not zero before */
+		assert_int_equal(write(dev.kick[1].fd, &one, 8), 8); /* what KVM's ioeventfd does */
+		loop_timer_set(&timer, 50000000, 0);
+		loop_run(loop);
+		assert_int_equal(calls.notified[0], 1);
+		assert_int_equal(calls.notified[1], n);
+	}
 	loop_timer_destroy(loop, &timer);
-	assert_int_equal(calls.notified[0], 1);
-	assert_int_equal(calls.notified[1], 2);
 }
 
 static void kicks_at_the_wrong_time_do_nothing(void **state)

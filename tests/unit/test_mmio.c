@@ -1,11 +1,11 @@
 /* mmio: every register, every width, every status, as a vCPU's exits reach it through the bus. */
 #include "src/virtio/mmio.h"
+#include "tests/unit/hear.h"
 #include "tests/unit/mmio_regs.h"
 #include "tests/unit/ring.h"
 #include "tests/unit/test.h"
 
 #include <stdlib.h>
-#include <sys/epoll.h>
 
 #define BASE 0xc0001000ull
 
@@ -448,16 +448,16 @@ static void a_kick_as_an_exit_reaches_the_loop(void **state)
 	wr(USED_LOW, 0xc000);
 	wr(QUEUE_READY, 1);
 	wr(STATUS, 15);
-	dev.kick[0].ready(dev.kick[0].owner, EPOLLIN);
+	hear_kick(&dev, 0);
 	assert_int_equal(notified[0], 1);
 	for (unsigned i = 0; i < ARRAY_SIZE(value); i++)
 		wr(QUEUE_NOTIFY, value[i]);
-	dev.kick[0].ready(dev.kick[0].owner, EPOLLIN);
-	dev.kick[1].ready(dev.kick[1].owner, EPOLLIN);
+	hear_kick(&dev, 0);
+	hear_kick(&dev, 1);
 	assert_int_equal(notified[0] + notified[1], 1);
 	wr(QUEUE_NOTIFY, 0);
 	assert_int_equal(notified[0], 1); /* not on the vCPU */
-	dev.kick[0].ready(dev.kick[0].owner, EPOLLIN);
+	hear_kick(&dev, 0);
 	assert_int_equal(notified[0], 2);
 }
 

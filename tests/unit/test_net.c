@@ -1,10 +1,10 @@
 /* net: frames between a tap that is a socket here and the guest's buffers. */
 #include "src/virtio/net.h"
+#include "tests/unit/hear.h"
 #include "tests/unit/ring.h"
 #include "tests/unit/test.h"
 
 #include <stdlib.h>
-#include <sys/epoll.h>
 #include <sys/socket.h>
 
 #define RINGS  0x10000
@@ -70,7 +70,7 @@ static int tear_down(void **state)
 static void kick(unsigned q)
 {
 	device_wake(dev, q);
-	dev->kick[q].ready(dev->kick[q].owner, EPOLLIN);
+	hear_kick(dev, q);
 }
 
 /* A frame as the tap would give it: header and `len` bytes that tell their place. */
@@ -289,7 +289,7 @@ static void what_waits_for_a_tap_that_vanishes_is_dropped(void **state)
 	}
 	assert_true(net_state(net)->link_down);
 	/* The loop may have served that already; it does nothing unless somebody has kicked. */
-	dev->kick[1].ready(dev->kick[1].owner, EPOLLIN);
+	hear_kick(dev, 1);
 	assert_int_equal(ring_used_idx(&ring[1]), sent);
 }
 

@@ -1,10 +1,10 @@
 /* rng: the entropy device, from its registers to the guest's buffers. */
 #include "src/virtio/rng.h"
+#include "tests/unit/hear.h"
 #include "tests/unit/ring.h"
 #include "tests/unit/test.h"
 
 #include <stdlib.h>
-#include <sys/epoll.h>
 #include <sys/random.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
@@ -87,7 +87,7 @@ static int tear_down(void **state)
 
 static void turn(void)
 {
-	dev->kick[0].ready(dev->kick[0].owner, EPOLLIN);
+	hear_kick(dev, 0);
 }
 
 static void kick(void)
