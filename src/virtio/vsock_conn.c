@@ -327,6 +327,8 @@ void vsock_conn_event(void *owner, u32 events)
 		flush(conn);
 	if (conn->phase == VSOCK_ESTABLISHED && events & (EPOLLIN | EPOLLHUP | EPOLLERR))
 		vsock_ready(conn, VSOCK_SAY_DATA);
-	vsock_conn_watch(conn);
 	vsock_pump(vsock);
+	/* Only now: most often everything was said, and nothing is to be changed. */
+	if (conn->phase != VSOCK_FREE)
+		vsock_conn_watch(conn);
 }

@@ -62,10 +62,14 @@ static u32 read_stream(struct vsock_conn *conn, struct chain *chain, u32 room)
 
 	msg.msg_iovlen = (size_t)payload_view(chain, room, iov);
 	n = recvmsg(conn->fd, &msg, MSG_DONTWAIT);
-	if (n > 0)
-		return (u32)n;
-	on_no_data(conn, n);
-	return 0;
+	if (n <= 0) {
+		on_no_data(conn, n);
+		return 0;
+	}
+	/* That was all there is; the loop tells of more, and of the end. */
+	if ((u32)n < room)
+		conn->say &= (u8)~VSOCK_SAY_DATA;
+	return (u32)n;
 }
 
 /* The next message of the host is in to_guest. */
@@ -182,6 +186,8 @@ bool vsock_conn_speak(struct vsock_conn *conn, struct vsock_header *head, struct
 		head->fwd_cnt = conn->told_fwd = conn->fwd;
 		conn->say &= (u8)~VSOCK_SAY_CREDIT;
 	}
-	vsock_conn_watch(conn);
+	/* Who has data still is not watched, or will not be when its event is over. */
+	if (!(conn->say & VSOCK_SAY_DATA))
+		vsock_conn_watch(conn);
 	return spoken;
 }
