@@ -76,7 +76,7 @@ static void speak_rst(struct vsock *vsock, struct vsock_header *head)
 }
 
 /* False: whoever was next has nothing to say after all. */
-static bool speak(struct vsock *vsock, struct vsock_header *head, struct chain *chain)
+static bool speak(struct vsock *vsock, struct vsock_header *head, unsigned n)
 {
 	struct vsock_conn *conn;
 	bool spoken;
@@ -86,7 +86,7 @@ static bool speak(struct vsock *vsock, struct vsock_header *head, struct chain *
 		return true;
 	}
 	conn = take_ready(vsock);
-	spoken = vsock_conn_speak(conn, head, chain);
+	spoken = vsock_conn_speak(conn, head, vsock->chain, n);
 	if (spoken && head->op == VSOCK_OP_RST)
 		vsock_remove(conn);
 	else if (conn->say && !conn->ready)
@@ -99,32 +99,63 @@ static bool anything_to_say(const struct vsock *vsock)
 	return vsock->n_rst || vsock->ready_first;
 }
 
+/* For whoever is next: one, or as many as a stream of many bytes fills at once. */
+static unsigned take_buffers(struct vsock *vsock)
+{
+	struct vq *vq = &vsock->vq[VSOCK_RX];
+	unsigned want = vsock->n_rst ? 1 : MAX(vsock->conn[vsock->ready_first - 1].batch, 1), n = 0;
+
+	for (; n < want && vq_pop(vq, &vsock->chain[n]) > 0; n++)
+		if (vsock->chain[n].write_left < HEADER) {
+			device_break(&vsock->dev, "a receive buffer that is smaller than a header");
+			return 0;
+		}
+	return n;
+}
+
+/* Those from `first` on were not needed. */
+static void return_buffers(struct vsock *vsock, unsigned first, unsigned n)
+{
+	while (n > first)
+		vq_unpop(&vsock->vq[VSOCK_RX], &vsock->chain[--n]);
+}
+
+/* What was said, as a packet for each buffer that it fills. How many those are. */
+static unsigned give_packets(struct vsock *vsock, struct vsock_header *head)
+{
+	struct vq *vq = &vsock->vq[VSOCK_RX];
+	u32 left = head->len;
+	unsigned n = 0;
+
+	do {
+		struct chain *chain = &vsock->chain[n++];
+
+		head->len = MIN(left, vsock_room(chain));
+		left -= head->len;
+		if (chain_write(chain, head, HEADER) && chain_skip_write(chain, head->len))
+			vq_put(vq, chain->head, chain->written);
+	} while (left);
+	vq_publish(vq);
+	vsock->metrics.rx_packets_count += n;
+	return n;
+}
+
 void vsock_pump(struct vsock *vsock)
 {
 	struct device *dev = &vsock->dev;
-	struct vq *vq = &vsock->vq[VSOCK_RX];
-	struct chain *chain = &vsock->chain;
 	struct vsock_header head;
-	unsigned turn = 0;
+	unsigned turn = 0, n;
 
 	if (dev->paused || !device_active(dev) || atomic_load(&vsock->purge))
 		return;
-	for (; turn < TURN && anything_to_say(vsock) && vq_pop(vq, chain) > 0; turn++) {
-		if (chain->write_left < HEADER) {
-			device_break(dev, "a receive buffer that is smaller than a header");
-			return;
-		}
-		if (!speak(vsock, &head, chain)) {
-			vq_unpop(vq, chain);
-			continue;
-		}
-		if (chain_write(chain, &head, HEADER) && chain_skip_write(chain, head.len)) {
-			vsock->metrics.rx_packets_count++;
-			vq_push(vq, chain);
-		}
+	while (turn < TURN && anything_to_say(vsock) && (n = take_buffers(vsock))) {
+		unsigned used = speak(vsock, &head, n) ? give_packets(vsock, &head) : 0;
+
+		return_buffers(vsock, used, n);
+		turn += MAX(used, 1);
 	}
 	device_signal_queue(dev, VSOCK_RX);
-	if (turn == TURN)
+	if (turn >= TURN)
 		device_wake(dev, VSOCK_RX);
 }
 
@@ -192,7 +223,7 @@ static void packet(struct vsock *vsock, struct chain *chain)
 static void transmit(struct vsock *vsock)
 {
 	struct vq *vq = &vsock->vq[VSOCK_TX];
-	struct chain *chain = &vsock->chain;
+	struct chain *chain = &vsock->chain[0];
 	unsigned turn = 0;
 
 	vq_suppress_kicks(vq);
@@ -212,7 +243,7 @@ static void transmit(struct vsock *vsock)
 static void tell_reset(struct vsock *vsock)
 {
 	struct vq *vq = &vsock->vq[VSOCK_EVENT];
-	struct chain *chain = &vsock->chain;
+	struct chain *chain = &vsock->chain[0];
 	const u32 id = EVENT_RESET;
 
 	if (!vsock->state.reset_pending || vq_pop(vq, chain) <= 0)

@@ -45,7 +45,8 @@ struct vsock_header {
 } __attribute__((packed));
 static_assert(sizeof(struct vsock_header) == 44, "layout of 5.10.6");
 
-#define VSOCK_PAYLOAD_MAX KIB(64)
+#define VSOCK_PAYLOAD_MAX (u32)KIB(64)
+#define VSOCK_BATCH	  8 /* buffers of the guest that one read fills at most */
 
 enum vsock_phase {
 	VSOCK_FREE,
@@ -85,6 +86,7 @@ struct vsock_conn {
 	u8 say;			  /* set of VSOCK_SAY_* */
 	u8 guest_done, host_done; /* shutdown flags of either side */
 	bool asked_credit;
+	u8 batch; /* buffers for the next read: more each time that all of them were filled */
 
 	/* Credit (5.10.6.3): counters that wrap. */
 	u32 sent;		  /* to the guest */
@@ -133,8 +135,14 @@ struct vsock {
 	bool ticking;
 	_Atomic bool purge; /* the driver has reset the device: connections are to be dropped */
 	struct loop_work purge_work;
-	struct chain chain;
+	struct chain chain[VSOCK_BATCH]; /* resident as far as it was used; most need the first */
 };
+
+/* How much fits behind the header of one packet; a buffer has at least room for that. */
+static inline u32 vsock_room(const struct chain *chain)
+{
+	return MIN(chain->write_left - (u32)sizeof(struct vsock_header), VSOCK_PAYLOAD_MAX);
+}
 
 /* ---- vsock.c ---- */
 
@@ -166,10 +174,12 @@ u32 vsock_conn_credit(const struct vsock_conn *conn);
 /* ---- vsock_speak.c ---- */
 
 /*
- * The next thing it has to say: `head` is filled, its `len` bytes of payload lie behind the place
- * for a header in `chain`. False: there is nothing after all.
+ * The next thing it has to say: `head` is filled, its `len` bytes of payload lie behind the places
+ * for a header in the `n` chains, as much in each as there is room for. False: there is nothing
+ * after all.
  */
-bool vsock_conn_speak(struct vsock_conn *conn, struct vsock_header *head, struct chain *chain);
+bool vsock_conn_speak(struct vsock_conn *conn, struct vsock_header *head,
+		      const struct chain *chain, unsigned n);
 
 /* ---- vsock_bytes.c ---- */
 

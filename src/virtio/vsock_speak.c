@@ -1,7 +1,7 @@
 /*
  * vsock_speak: what a connection says to the guest, and the host's bytes among it. Part of vsock.c.
  *
- * Bytes are read from the host's socket into the guest's buffer, no more than the guest has said it
+ * Bytes are read from the host's socket into the guest's buffers, no more than the guest has said it
  * has room for; so nothing of a stream is ever kept on this side. A SOCK_SEQPACKET message is kept
  * whole, and goes in as many pieces as the guest's buffers take.
  */
@@ -39,11 +39,13 @@ static void on_no_data(struct vsock_conn *conn, ssize_t n)
 }
 
 /* The view of the chain without the place of the header: both start at the first segment. */
-static int payload_view(const struct chain *chain, u32 len, struct iovec *iov)
+static int payload_view(const struct chain *chain, u32 len, struct iovec *iov, int max)
 {
 	u32 skip = sizeof(struct vsock_header);
-	int n = chain_write_iov(chain, skip + len, iov, CHAIN_IOV_MAX), first = 0;
+	int n = chain_write_iov(chain, skip + len, iov, max), first = 0;
 
+	if (n < 0)
+		return n;
 	while (first < n && skip >= iov[first].iov_len)
 		skip -= (u32)iov[first++].iov_len;
 	if (first < n && skip) {
@@ -54,14 +56,26 @@ static int payload_view(const struct chain *chain, u32 len, struct iovec *iov)
 	return n - first;
 }
 
-static u32 read_stream(struct vsock_conn *conn, struct chain *chain, u32 room)
+static u32 read_stream(struct vsock_conn *conn, const struct chain *chain, unsigned n_chains,
+		       u32 may)
 {
 	SCRATCH struct iovec iov[CHAIN_IOV_MAX];
 	struct msghdr msg = { .msg_iov = iov };
+	u32 room = 0;
 	ssize_t n;
 
-	msg.msg_iovlen = (size_t)payload_view(chain, room, iov);
+	for (unsigned i = 0; i < n_chains && room < may; i++) {
+		u32 len = MIN(vsock_room(&chain[i]), may - room);
+		int more = payload_view(&chain[i], len, iov + msg.msg_iovlen,
+					CHAIN_IOV_MAX - (int)msg.msg_iovlen);
+
+		if (more < 0)
+			break;
+		msg.msg_iovlen += (size_t)more;
+		room += len;
+	}
 	n = recvmsg(conn->fd, &msg, MSG_DONTWAIT);
+	conn->batch = n == (ssize_t)room ? (u8)MIN(2 * n_chains, VSOCK_BATCH) : 1;
 	if (n <= 0) {
 		on_no_data(conn, n);
 		return 0;
@@ -91,8 +105,8 @@ static bool fetch_message(struct vsock_conn *conn)
 	return false;
 }
 
-static u32 read_message(struct vsock_conn *conn, struct vsock_header *head, struct chain *chain,
-			u32 room)
+static u32 read_message(struct vsock_conn *conn, struct vsock_header *head,
+			const struct chain *chain, u32 room)
 {
 	struct vsock_bytes *b = &conn->to_guest;
 	SCRATCH struct iovec iov[CHAIN_IOV_MAX];
@@ -102,7 +116,7 @@ static u32 read_message(struct vsock_conn *conn, struct vsock_header *head, stru
 	if (!b->len && !fetch_message(conn))
 		return 0;
 	len = MIN(room, b->len);
-	n = payload_view(chain, len, iov);
+	n = payload_view(chain, len, iov, CHAIN_IOV_MAX);
 	for (int i = 0; i < n; i++) {
 		memcpy(iov[i].iov_base, b->data + b->start + at, iov[i].iov_len);
 		at += (u32)iov[i].iov_len;
@@ -112,9 +126,10 @@ static u32 read_message(struct vsock_conn *conn, struct vsock_header *head, stru
 	return len;
 }
 
-static bool speak_data(struct vsock_conn *conn, struct vsock_header *head, struct chain *chain)
+static bool speak_data(struct vsock_conn *conn, struct vsock_header *head,
+		       const struct chain *chain, unsigned n)
 {
-	u32 may = vsock_conn_credit(conn), room = chain->write_left - (u32)sizeof *head;
+	u32 may = vsock_conn_credit(conn), room = vsock_room(chain);
 
 	if (!may) {
 		conn->say &= (u8)~VSOCK_SAY_DATA;
@@ -123,13 +138,12 @@ static bool speak_data(struct vsock_conn *conn, struct vsock_header *head, struc
 		conn->asked_credit = true;
 		return false;
 	}
-	room = MIN(MIN(room, may), VSOCK_PAYLOAD_MAX);
 	if (!room) {
 		vsock_conn_reset(conn); /* a buffer that has no place for a single byte */
 		return false;
 	}
-	head->len = conn->type == VSOCK_STREAM ? read_stream(conn, chain, room)
-					       : read_message(conn, head, chain, room);
+	head->len = conn->type == VSOCK_STREAM ? read_stream(conn, chain, n, may)
+					       : read_message(conn, head, chain, MIN(room, may));
 	head->op = VSOCK_OP_RW;
 	conn->sent += head->len;
 	conn->vsock->metrics.rx_bytes_count += head->len;
@@ -166,7 +180,8 @@ static bool speak_word(struct vsock_conn *conn, struct vsock_header *head, u8 wo
 	return false;
 }
 
-bool vsock_conn_speak(struct vsock_conn *conn, struct vsock_header *head, struct chain *chain)
+bool vsock_conn_speak(struct vsock_conn *conn, struct vsock_header *head,
+		      const struct chain *chain, unsigned n)
 {
 	const u8 first = VSOCK_SAY_RST | VSOCK_SAY_REQUEST | VSOCK_SAY_RESPONSE;
 	bool spoken;
@@ -179,7 +194,7 @@ bool vsock_conn_speak(struct vsock_conn *conn, struct vsock_header *head, struct
 				       .buf_alloc = VSOCK_CREDIT };
 	spoken = speak_word(conn, head, first);
 	if (!spoken && conn->say & VSOCK_SAY_DATA)
-		spoken = speak_data(conn, head, chain);
+		spoken = speak_data(conn, head, chain, n);
 	if (!spoken)
 		spoken = speak_word(conn, head, 0xff);
 	if (spoken) {
