@@ -193,12 +193,13 @@ static void rng_small(u16 i)
 	ring_set(&ring[0], 3 * i, SMALL + i * PAGE, 64, R_WRITE, 0);
 }
 
+/* From the last one down, which is how Linux names pages that it got in order. */
 static void page_list(u16 i, u32 step)
 {
 	u32 *pfn = at(SMALL + i * PAGE);
 
 	for (u32 n = 0; n < LIST; n++)
-		pfn[n] = (u32)(GIVEN / PAGE) + n * step;
+		pfn[LIST - 1 - n] = (u32)(GIVEN / PAGE) + n * step;
 	ring_set(&ring[0], 3 * i, SMALL + i * PAGE, LIST * sizeof *pfn, 0, 0);
 }
 

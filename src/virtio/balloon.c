@@ -4,8 +4,8 @@
  * Which queue is which depends on what the driver took (5.5.2): those that are there are numbered
  * without gaps, in the order inflate, deflate, statistics, hinting, reporting.
  *
- * A driver sends up to 256 page numbers a request, mostly neighbours, in no order. They are sorted
- * and taken in runs, so that the kernel is called once a run and not once a page.
+ * A driver sends up to 256 page numbers a request, mostly neighbours, up or down. They are taken in
+ * runs, and these sorted and joined, so that the kernel is called once a run and not once a page.
  *
  * Statistics: the driver makes one buffer available and waits for it to be used; that is our
  * question, and its next buffer the answer. So the buffer stays in the ring, read already, until
@@ -21,7 +21,7 @@
 
 #define PAGE	      4096u
 #define PAGES_PER_MIB 256u
-#define PFNS_MAX      1024u   /* sorted at a time */
+#define PFNS_MAX      1024u   /* looked at at a time */
 #define TURN_MAX      16u     /* requests in a turn of the loop */
 #define LIST_MAX      KIB(16) /* bytes of page numbers in one request; Linux sends 1 KiB */
 
@@ -48,6 +48,10 @@ struct balloon_stat_entry { /* 5.5.6.3 */
 	u64 value;
 } __attribute__((packed));
 
+struct run {
+	u32 first, n; /* page numbers */
+};
+
 struct balloon {
 	struct device dev;
 	struct vq vq[ROLES];
@@ -55,6 +59,7 @@ struct balloon {
 	struct balloon_metrics metrics;
 	struct loop_timer timer;
 	u32 pfn[PFNS_MAX];
+	struct run run[PFNS_MAX]; /* what they make together */
 };
 
 /* ---- config space ------------------------------------------------------------------------------
@@ -86,18 +91,40 @@ static void balloon_config_write(struct device *dev, u32 off, const void *data, 
 /* ---- pages -------------------------------------------------------------------------------------
  */
 
-/* Shell sort: the numbers come almost sorted, and nothing may allocate here. */
-static void sort(u32 *pfn, u32 n)
+/* Pages that follow each other, up or down. How many runs that makes. */
+static u32 find_runs(struct balloon *balloon, u32 n)
+{
+	struct run *run = NULL;
+
+	for (u32 i = 0; i < n; i++) {
+		u32 pfn = balloon->pfn[i];
+
+		if (run && pfn == (u64)run->first + run->n) {
+			run->n++;
+		} else if (run && pfn + 1ull == run->first) {
+			run->first--;
+			run->n++;
+		} else {
+			run = run ? run + 1 : balloon->run;
+			*run = (struct run){ pfn, 1 };
+		}
+	}
+	return run ? (u32)(run - balloon->run) + 1 : 0;
+}
+
+/* Shell sort: nothing may allocate here. */
+static void sort(struct run *run, u32 n)
 {
 	static const u32 gaps[] = { 701, 301, 132, 57, 23, 10, 4, 1 };
 
 	for (size_t g = 0; g < ARRAY_SIZE(gaps); g++)
 		for (u32 i = gaps[g]; i < n; i++) {
-			u32 moving = pfn[i], j = i;
+			struct run moving = run[i];
+			u32 j = i;
 
-			for (; j >= gaps[g] && pfn[j - gaps[g]] > moving; j -= gaps[g])
-				pfn[j] = pfn[j - gaps[g]];
-			pfn[j] = moving;
+			for (; j >= gaps[g] && run[j - gaps[g]].first > moving.first; j -= gaps[g])
+				run[j] = run[j - gaps[g]];
+			run[j] = moving;
 		}
 }
 
@@ -118,19 +145,17 @@ static void discard_run(struct balloon *balloon, u64 first, u64 n)
 	}
 }
 
-static void discard_sorted(struct balloon *balloon, const u32 *pfn, u32 n)
+/* Runs that touch or overlap (a page may be named twice) are one. */
+static void discard_sorted(struct balloon *balloon, const struct run *run, u32 n)
 {
-	for (u32 i = 0, run; i < n; i += run) {
-		u64 pages = 1;
+	const struct run *end = run + n;
 
-		for (run = 1; i + run < n; run++) {
-			u64 next = pfn[i + run];
+	while (run < end) {
+		u64 first = run->first, last = first;
 
-			if (next > (u64)pfn[i] + pages)
-				break;
-			pages = next - pfn[i] + 1; /* the same one again is no further */
-		}
-		discard_run(balloon, pfn[i], pages);
+		for (; run < end && run->first <= last; run++)
+			last = MAX(last, (u64)run->first + run->n);
+		discard_run(balloon, first, last - first);
 	}
 }
 
@@ -146,8 +171,9 @@ static void inflate(struct balloon *balloon, struct chain *chain)
 
 		if (!chain_read(chain, balloon->pfn, n * (u32)sizeof(u32)))
 			return;
-		sort(balloon->pfn, n);
-		discard_sorted(balloon, balloon->pfn, n);
+		n = find_runs(balloon, n);
+		sort(balloon->run, n);
+		discard_sorted(balloon, balloon->run, n);
 	}
 	balloon->metrics.inflate_count++;
 }
