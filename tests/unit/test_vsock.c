@@ -191,6 +191,42 @@ static void nothing_is_sent_beyond_the_guests_credit(void **state)
 	close(peer);
 }
 
+static void a_stream_goes_on_where_the_buffers_ended(void **state)
+{
+	static u8 bytes[BUFS * (ROOM - 44) + 1000];
+	const struct vsock_conn *conn = &vsock->conn[0];
+	const struct vq *vq = &dev->vq[0];
+	u32 place = 0;
+	int peer;
+
+	(void)state;
+	go_live(0);
+	for (u32 i = 0; i < sizeof bytes; i++)
+		bytes[i] = (u8)(i * 7 + i / 256);
+	peer = connect_out(VSOCK_STREAM);
+	window = 1 << 20;
+	say(VSOCK_OP_CREDIT_UPDATE, PORT, 0, NULL, 0, VSOCK_STREAM);
+	assert_int_equal(send(peer, bytes, sizeof bytes, 0), (ssize_t)sizeof bytes);
+	turn();
+	assert_int_equal((u16)(ring_used_idx(&ring[0]) - ring[0].seen), BUFS);
+	assert_true(conn->source.fd < 0); /* or the loop would never sleep */
+	for (unsigned n = 0; n <= BUFS; n++) {
+		assert_true(receive());
+		assert_int_equal(answer.op, VSOCK_OP_RW);
+		assert_int_equal(answer.len, n < BUFS ? ROOM - 44 : 1000);
+		assert_memory_equal(answer_data, bytes + place, answer.len);
+		place += answer.len;
+	}
+	/* Then one that is full, after which there is nothing. */
+	assert_int_equal(send(peer, bytes, ROOM - 44, 0), ROOM - 44);
+	assert_true(receive());
+	assert_int_equal(answer.len, ROOM - 44);
+	assert_false(receive());
+	assert_true(conn->source.fd >= 0);
+	assert_int_equal(vq->last_avail, vq->used_idx); /* what was not needed went back */
+	close(peer);
+}
+
 static void who_sends_beyond_our_credit_is_reset(void **state)
 {
 	static u8 bytes[ROOM];
@@ -341,6 +377,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		test(nothing_is_sent_beyond_the_guests_credit),
+		test(a_stream_goes_on_where_the_buffers_ended),
 		test(who_sends_beyond_our_credit_is_reset),
 		test(the_guest_is_told_how_far_the_host_has_closed),
 		test(halves_are_closed_one_by_one),
