@@ -18,7 +18,7 @@
 
 struct loop_source {
 	int fd;			/* owned by whoever embeds the source; -1 when not in a loop */
-	u32 events;		/* EPOLLIN etc; level triggered */
+	u32 events;		/* EPOLLIN etc; level triggered, or with EPOLLET once an edge */
 	void (*ready)(void *owner, u32 events);
 	void *owner;
 };
