@@ -113,14 +113,19 @@ static void interrupt(struct device *dev, u32 cause)
 	post(dev->irq_fd);
 }
 
-void device_signal_queue(struct device *dev, unsigned q)
+void device_signal_queues(struct device *dev, u32 queues)
 {
-	struct vq *vq = &dev->vq[q];
+	bool wanted = false;
 
-	assert(q < dev->n_queues);
-	if (vq->broken)
-		device_break(dev, vq->broken);
-	if (device_active(dev) && vq_should_signal(vq))
+	assert(queues >> dev->n_queues == 0);
+	for (; queues; queues &= queues - 1) {
+		struct vq *vq = &dev->vq[__builtin_ctz(queues)];
+
+		if (vq->broken)
+			device_break(dev, vq->broken);
+		wanted |= vq_should_signal(vq);
+	}
+	if (wanted && device_active(dev))
 		interrupt(dev, DEVICE_ISR_USED);
 }
 

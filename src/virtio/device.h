@@ -173,10 +173,16 @@ static inline bool device_has(const struct device *dev, unsigned bit)
 }
 
 /*
- * For the concrete device. After pushes (and pops that failed): interrupts if the guest wants it; a
- * broken queue breaks its device here, and after `notify`, so that vq_pop() < 0 just means stop.
+ * For the concrete device. After pushes (and pops that failed) to a set of queues: interrupts, once,
+ * if the guest wants it for one of them; a broken queue breaks its device here, and after `notify`,
+ * so that vq_pop() < 0 just means stop.
  */
-void device_signal_queue(struct device *dev, unsigned q);
+void device_signal_queues(struct device *dev, u32 queues);
+
+static inline void device_signal_queue(struct device *dev, unsigned q)
+{
+	device_signal_queues(dev, 1u << q);
+}
 
 /* After changing dev->config. */
 void device_config_changed(struct device *dev);

@@ -154,7 +154,8 @@ void vsock_pump(struct vsock *vsock)
 		return_buffers(vsock, used, n);
 		turn += MAX(used, 1);
 	}
-	device_signal_queue(dev, VSOCK_RX);
+	/* What came from the guest is most often the reason for what it is told: one interrupt. */
+	device_signal_queues(dev, 1u << VSOCK_RX | 1u << VSOCK_TX);
 	if (turn >= TURN)
 		device_wake(dev, VSOCK_RX);
 }
@@ -231,7 +232,6 @@ static void transmit(struct vsock *vsock)
 		packet(vsock, chain);
 		vq_push(vq, chain);
 	}
-	device_signal_queue(&vsock->dev, VSOCK_TX);
 	if (turn == TURN)
 		device_wake(&vsock->dev, VSOCK_TX);
 	vsock_pump(vsock);

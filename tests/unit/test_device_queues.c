@@ -124,6 +124,28 @@ static void a_queue_interrupts_when_the_driver_wants_it(void **state)
 	}
 }
 
+static void several_queues_interrupt_once(void **state)
+{
+	static struct chain chain;
+
+	(void)state;
+	go_live(VERSION_1, 0);
+	turn();
+	for (u16 i = 0; i < 3; i++) {
+		for (unsigned q = 0; q < 2; q++) {
+			ring_offer(&ring[q], i);
+			assert_int_equal(vq_pop(&vq[q], &chain), 1);
+			vq_push(&vq[q], &chain);
+		}
+		ring_avail(&ring[0])[0] = i > 1; /* then only the first one wants any, then none */
+		ring_avail(&ring[1])[0] = i > 0;
+		device_signal_queues(&dev, 3);
+		assert_int_equal(interrupts(), i < 2);
+		device_signal_queues(&dev, 3);
+		assert_int_equal(interrupts(), 0);
+	}
+}
+
 static void a_config_change_is_told_after_driver_ok(void **state)
 {
 	u32 generation = dev.config_generation;
@@ -345,6 +367,7 @@ int main(void)
 		test(the_loop_hears_the_eventfds),
 		test(kicks_at_the_wrong_time_do_nothing),
 		test(a_queue_interrupts_when_the_driver_wants_it),
+		test(several_queues_interrupt_once),
 		test(a_config_change_is_told_after_driver_ok),
 		test(a_ring_that_lies_breaks_its_device_once),
 		test(a_queue_that_cannot_be_activated_breaks_the_device),
