@@ -48,6 +48,12 @@ def _syscall(number: int, what: str, *args: Any) -> int:
     return _check(libc.syscall(ctypes.c_long(number), *args), what)
 
 
+def private_mounts() -> None:
+    """What this process mounts from now on is seen by it and those it starts, and ends with them."""
+    _check(libc.unshare(CLONE_NEWNS), "unshare")
+    _check(libc.mount(None, b"/", None, MS_REC | MS_SLAVE, None), "slave")
+
+
 def _userns() -> int:
     """A user namespace in which root is the jail's user."""
     ready, go = os.pipe(), os.pipe()
@@ -141,8 +147,7 @@ class Inside:
         ]
 
     def _enter(self) -> None:
-        _check(libc.unshare(CLONE_NEWNS), "unshare")
-        _check(libc.mount(None, b"/", None, MS_REC | MS_SLAVE, None), "slave")
+        private_mounts()
         for tree, target in zip(self.trees, self.targets):
             _syscall(MOVE_MOUNT, f"move_mount {target}", tree, b"", -100, bytes(target), 4)
 

@@ -6,17 +6,15 @@ import http.client
 import os
 import random
 import re
-import resource
 import shutil
 import struct
-import subprocess
 import threading
 from pathlib import Path
 from typing import Callable, Iterator
 
 from counting import counted, create, goes_on, load, ok, saved, start
 from inside import outside
-from mayfly import Monitor, digest, drive, guest, make_disk, needs, tempdir
+from mayfly import Monitor, drive, guest, make_disk, tempdir
 
 HEAD, FRAME = 16, 32
 
@@ -559,28 +557,6 @@ def test_killed_at_any_moment_the_old_or_the_new_one_is_whole():
         goes_on(m, counted(m))
 
 
-@outside("the limits of a process in a jail are not ours to change")
-def test_an_error_in_the_middle_of_writing_leaves_the_previous_snapshot():
-    """The host gives an error for every byte of a file beyond its first mebibyte."""
-    directory, n = saved("pages=1024")
-    before = digest(directory / "mem"), digest(directory / "state")
-    with Monitor() as m:
-        ok(load(m, directory))
-        goes_on(m, n)
-        m.pause()
-        hard = resource.prlimit(m.process.pid, resource.RLIMIT_FSIZE)[1]
-        resource.prlimit(m.process.pid, resource.RLIMIT_FSIZE, (1 << 20, hard))
-        for kind in ("Full", "Diff"):
-            answer = create(m, directory, kind)
-            assert answer.status == 400 and "File too large" in answer.fault, answer
-            assert (digest(directory / "mem"), digest(directory / "state")) == before
-            assert sorted(p.name for p in directory.iterdir()) == ["mem", "state"]
-        resource.prlimit(m.process.pid, resource.RLIMIT_FSIZE, (hard, hard))
-        ok(create(m, directory))
-        m.resume()
-        goes_on(m, n)
-
-
 def test_a_memory_file_that_is_cut_short_ends_this_machine():
     """By the guest's touch of a page that is gone, or by the monitor's."""
     for running in (True, False):
@@ -607,46 +583,6 @@ def test_an_interrupted_change_of_names_is_found_out():
     with Monitor() as m:
         ok(load(m, directory))
         goes_on(m, n)
-
-
-@needs("root")
-@outside("what is mounted below a directory is not seen in the jail")
-def test_a_full_disk_leaves_the_previous_snapshot():
-    directory = tempdir()
-    small = directory / "small"
-    small.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "none", str(small)], check=True)
-    try:
-        with start("pages=64") as m:
-            m.wait_for_console(r"count 500\n", 60)
-            m.pause()
-            ok(create(m, small))
-            n = counted(m)
-            before = digest(small / "mem"), digest(small / "state")
-            with open(small / "filler", "wb", buffering=0) as f:
-                try:
-                    while f.write(bytes(4096)) == 4096:
-                        pass
-                except OSError:
-                    pass
-            answer = create(m, small)
-            assert answer.status == 400 and "No space left on device" in answer.fault, answer
-            assert (digest(small / "mem"), digest(small / "state")) == before
-            assert sorted(p.name for p in small.iterdir()) == ["filler", "mem", "state"]
-            m.resume()
-            assert create(m, small, live=True).status in (200, 400)
-            while (status := m.api.get("/snapshot/status").json)["state"] == "Writing":
-                pass
-            assert status["state"] != "Done", status
-            assert (digest(small / "mem"), digest(small / "state")) == before
-            assert sorted(p.name for p in small.iterdir()) == ["filler", "mem", "state"]
-            goes_on(m, n)
-        (small / "filler").unlink()
-        with Monitor() as m:
-            ok(load(m, small))
-            goes_on(m, n)
-    finally:
-        subprocess.run(["umount", "-l", str(small)], check=True)
 
 
 # ---- the working set --------------------------------------------------------------------------------------------
