@@ -35,7 +35,7 @@ LLHTTP_INC ?= /usr/share/include/llhttp
 LLHTTP  := llhttp http api
 
 UNIT := acpi balloon blk boot bus bzimage chain cmdline config device device_queues disk elf err fdpass filter http \
-	i8042 identity ioapic json limit log loop mem mmio mptable net plan rng record routes serial vq vq_wake vsock
+	i8042 identity ioapic json limit log loop mem mmio mptable net plan rng record routes serial state vq vq_wake vsock
 FUZZ := balloon blk http json kernel mmio net plan rng snapshot vsock
 GUESTS := balloon console count boot boot-pvh holes smp ends irq keyboard regs rng blk hostile net vsock
 
