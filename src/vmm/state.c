@@ -193,6 +193,18 @@ static int load_device(struct vm *vm, unsigned i, const struct device_state *fro
 
 /* ---- saving -------------------------------------------------------------------------------------- */
 
+/* As it was when the first processor's TSC was read. */
+static int save_clock(const struct vm *vm, struct state *s, struct err *err)
+{
+	u64 age = vcpu_age_ns(&vm->vcpus->vcpu[0], &s->vcpu[0]);
+
+	if (ioctl(vm->shell->kvm.vm_fd, KVM_GET_CLOCK, &s->clock) < 0)
+		return fail(err, -errno, "reading clock: " OS_ERR, OS_ERR_ARGS(errno));
+	s->clock.clock -= age;
+	s->clock.realtime -= s->clock.flags & KVM_CLOCK_REALTIME ? age : 0;
+	return 0;
+}
+
 static int gather(struct vm *vm, struct state *s, struct err *err)
 {
 	int r = 0;
@@ -213,9 +225,7 @@ static int gather(struct vm *vm, struct state *s, struct err *err)
 		save_device(vm, i, &s->device[i]);
 	for (unsigned i = 0; i < vm->vcpus->n && !r; i++)
 		r = vcpu_save(&vm->vcpus->vcpu[i], &s->vcpu[i], err);
-	if (!r && ioctl(vm->shell->kvm.vm_fd, KVM_GET_CLOCK, &s->clock) < 0)
-		r = fail(err, -errno, "reading clock: " OS_ERR, OS_ERR_ARGS(errno));
-	return r;
+	return r < 0 ? r : save_clock(vm, s, err);
 }
 
 static int save(struct vm *vm, struct state *s, struct stream *stream, struct err *err)
@@ -435,16 +445,18 @@ int state_fit_cpuid(const struct state *s, struct cpuid *here, struct err *err)
 
 /* ---- the hand-over -------------------------------------------------------------------------------- */
 
-static int load_clock(const struct vm *vm, const struct kvm_clock_data *from, bool realtime,
-		      struct err *err)
+/* It has gone on with the first processor's TSC since that was set. */
+static int load_clock(const struct vm *vm, const struct state *s, bool realtime, struct err *err)
 {
-	struct kvm_clock_data clock = { .clock = from->clock };
+	const struct kvm_clock_data *from = &s->clock;
+	u64 age = vcpu_age_ns(&vm->vcpus->vcpu[0], &s->vcpu[0]);
+	struct kvm_clock_data clock = { .clock = from->clock + age };
 
 	if (realtime && !(from->flags & KVM_CLOCK_REALTIME))
 		return fail(err, -ENOTSUP, "clock_realtime: the snapshot does not tell its time");
 	if (realtime) {
 		clock.flags = KVM_CLOCK_REALTIME;
-		clock.realtime = from->realtime;
+		clock.realtime = from->realtime + age;
 	}
 	if (ioctl(vm->shell->kvm.vm_fd, KVM_SET_CLOCK, &clock) < 0)
 		return fail(err, -errno, "setting clock: " OS_ERR, OS_ERR_ARGS(errno));
@@ -465,10 +477,10 @@ int state_apply(struct vm *vm, const struct vm_source *source, struct err *err)
 		r = load_serial(&vm->serial, &s->serial, err);
 	if (!r)
 		r = load_i8042(&vm->i8042, &s->i8042, err);
-	if (!r)
-		r = load_clock(vm, &s->clock, source->realtime, err);
 	for (unsigned i = 0; i < vm->vcpus->n && !r; i++)
 		r = vcpu_load(&vm->vcpus->vcpu[i], &s->vcpu[i], err);
+	if (!r)
+		r = load_clock(vm, s, source->realtime, err);
 	if (r < 0)
 		return r;
 	vm->ioapic.select = s->ioapic.select;

@@ -11,6 +11,8 @@
 #include <sys/ioctl.h>
 
 #define TSC_TOLERANCE_PPM 250
+#define MSR_TSC		  0x10
+#define AGE_MS_MAX	  10000 /* of what is being saved or loaded: more cannot be */
 
 struct part {
 	const char *name;
@@ -59,7 +61,7 @@ static_assert(ARRAY_SIZE(parts) == PARTS && PARTS + 1 <= VCPU_RECORDS, "a row fo
  * accepted. Which of them there are depends on the host.
  */
 static const u32 msr_index[] = {
-	0x10,	    /* TSC; before what counts by it */
+	MSR_TSC,    /* before what counts by it */
 	0x3b,	    /* TSC_ADJUST */
 	0x174,	    0x175,	0x176, /* SYSENTER */
 	0x1a0,	    /* MISC_ENABLE */
@@ -282,6 +284,19 @@ int vcpu_load(const struct vcpu *vcpu, struct vcpu_full *full, struct err *err)
 	for (unsigned i = 0; i < PARTS && !r; i++)
 		r = load_part(vcpu, full, i, err);
 	return r;
+}
+
+u64 vcpu_age_ns(const struct vcpu *vcpu, const struct vcpu_full *full)
+{
+	const struct kvm_msr_entry *was = find_msr(full, MSR_TSC);
+	struct msr_list now = { .head.nmsrs = 1, .entry[0].index = MSR_TSC };
+	int khz = ioctl(vcpu->fd, KVM_GET_TSC_KHZ, 0);
+	u64 ticks;
+
+	if (!was || khz <= 0 || ioctl(vcpu->fd, KVM_GET_MSRS, &now) != 1)
+		return 0;
+	ticks = now.entry[0].data - was->data;
+	return ticks / (u64)khz <= AGE_MS_MAX ? ticks * 1000000 / (u64)khz : 0;
 }
 
 void vcpu_was_stopped(const struct vcpu *vcpu)

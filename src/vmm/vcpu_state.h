@@ -38,6 +38,13 @@ int vcpu_save(const struct vcpu *vcpu, struct vcpu_full *full, struct err *err) 
 int vcpu_load(const struct vcpu *vcpu, struct vcpu_full *full, struct err *err) MUST_CHECK;
 
 /*
+ * How long ago, by its own TSC, the processor was what `full` has of it, right after it was saved or
+ * loaded; 0 if that cannot be told. By so much another clock that is read or set now is to be moved to
+ * go with that TSC: a guest that compares the two takes a difference for a broken one.
+ */
+u64 vcpu_age_ns(const struct vcpu *vcpu, const struct vcpu_full *full);
+
+/*
  * Before a parked processor goes on: the guest was stopped for a while, and its watchdogs are not to
  * take that for a lock-up. Also right for one that never ran.
  */

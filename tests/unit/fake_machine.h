@@ -29,7 +29,9 @@
 
 static struct vcpu_full gives[PROCESSORS], taken[PROCESSORS]; /* by and from KVM */
 static struct kvm_clock_data clock_given, clock_taken;
-static int khz_here; /* how fast its clock runs */
+static int khz_here[PROCESSORS]; /* how fast their TSC runs */
+static u64 tsc[PROCESSORS];	 /* goes on by as much whenever it is looked at */
+#define TSC_STEP 4000000
 
 static const struct {
 	unsigned long get, set;
@@ -52,8 +54,9 @@ static const struct {
 };
 
 /* KVM_GET_MSRS fills in the data of the MSRs that it knows, up to the first that it does not. */
-static int get_msrs(const struct vcpu_full *from, struct kvm_msrs *list)
+static int get_msrs(unsigned id, struct kvm_msrs *list)
 {
+	const struct vcpu_full *from = &gives[id];
 	unsigned known = from->msrs_len / sizeof from->msr[0];
 
 	for (u32 n = 0; n < list->nmsrs; n++) {
@@ -64,6 +67,10 @@ static int get_msrs(const struct vcpu_full *from, struct kvm_msrs *list)
 		if (i == known)
 			return (int)n;
 		list->entries[n].data = from->msr[i].data;
+		if (from->msr[i].index == 0x10) {
+			list->entries[n].data = tsc[id];
+			tsc[id] += TSC_STEP;
+		}
 	}
 	return (int)list->nmsrs;
 }
@@ -80,15 +87,16 @@ static int vcpu_call(unsigned id, unsigned long request, u8 *arg)
 			memcpy((u8 *)to + parts[i].at, arg, parts[i].size);
 	}
 	if (request == KVM_GET_MSRS)
-		return get_msrs(&gives[id], list);
+		return get_msrs(id, list);
 	if (request == KVM_SET_MSRS) {
 		to->msrs_len = (u32)(list->nmsrs * sizeof to->msr[0]);
 		memcpy(to->msr, list->entries, to->msrs_len);
+		tsc[id] = list->entries[0].data + TSC_STEP; /* the TSC is the first */
 		return (int)list->nmsrs;
 	}
 	if (request == KVM_SET_TSC_KHZ)
-		to->tsc_khz = (u32)(uintptr_t)arg;
-	return request == KVM_GET_TSC_KHZ ? khz_here : 0;
+		to->tsc_khz = (u32)(khz_here[id] = (int)(uintptr_t)arg);
+	return request == KVM_GET_TSC_KHZ ? khz_here[id] : 0;
 }
 
 /* Stands before libc's. */

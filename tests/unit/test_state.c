@@ -104,6 +104,7 @@ static const struct kvm_clock_data clock_then = { .clock = 123456789012345,
 						  .host_tsc = 99 };
 static const u32 msr[] = { 0x10, 0x3b, 0x174, 0x277, 0xc0000081, 0xc0000102, 0x4b564d01, 0x6e0 };
 #define TSC_KHZ 2345678
+#define STEP_NS (TSC_STEP * 1000000ull / TSC_KHZ)
 
 static void known_vcpu(struct vcpu_full *v, unsigned id)
 {
@@ -321,8 +322,9 @@ static void check_platform(void)
 	assert_memory_equal(vm.i8042.buffer + 3, "\x1d\x38\x53", 3);
 	assert_int_equal(vm.i8042.head, 3);
 	assert_int_equal(vm.i8042.len, 3);
-	assert_int_equal(clock_taken.clock, clock_then.clock);
-	assert_int_equal(clock_taken.realtime, clock_then.realtime);
+	/* Moved on with the TSC, which was set before. */
+	assert_int_equal(clock_taken.clock, clock_then.clock + STEP_NS);
+	assert_int_equal(clock_taken.realtime, clock_then.realtime + STEP_NS);
 	assert_int_equal(clock_taken.flags, KVM_CLOCK_REALTIME);
 }
 
@@ -393,10 +395,15 @@ static void written(struct stream *s)
 	for (unsigned i = 0; i < DEVICES; i++)
 		give_device(i);
 	give_inner_states();
-	for (unsigned i = 0; i < PROCESSORS; i++)
+	for (unsigned i = 0; i < PROCESSORS; i++) {
 		known_vcpu(&gives[i], i);
+		tsc[i] = gives[i].msr[0].data;
+		khz_here[i] = TSC_KHZ;
+	}
+	/* Read when the TSC has gone on: what is written goes with the TSC that is written. */
 	clock_given = clock_then;
-	khz_here = TSC_KHZ;
+	clock_given.clock += STEP_NS;
+	clock_given.realtime += STEP_NS;
 	config.boot_timer = true;
 	assert_int_equal(stream_create(s, &err), 0);
 	assert_int_equal(vm_send(&vm, config_text, pair, s, &err), 0);
@@ -447,7 +454,8 @@ static void all_that_is_kept_is_read(void **state)
 		struct stream s;
 
 		memset(taken, 0, sizeof taken);
-		khz_here = TSC_KHZ / 2;
+		for (unsigned i = 0; i < PROCESSORS; i++)
+			khz_here[i] = TSC_KHZ / 2;
 		stored(&kept[n], &s);
 		ok(state_open(&source.state, &s, &err), &err);
 		check_config(source.state);
