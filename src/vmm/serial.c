@@ -188,7 +188,11 @@ static void listen_again(void *owner)
 {
 	struct serial *s = owner;
 
-	if (s->in_stopped && s->in.fd >= 0 && loop_add(s->loop, &s->in) == 0)
+	if (!s->in_stopped || s->paused || s->in.fd < 0)
+		return;
+	if (loop_add(s->loop, &s->in) < 0)
+		s->in.fd = -1; /* a regular file or /dev/null: there is nothing to wait for */
+	else
 		s->in_stopped = false;
 }
 
@@ -319,6 +323,8 @@ int serial_init(struct serial *s, struct loop *loop, struct bus *port, int irq_f
 		.irq_fd = irq_fd,
 		.in = { .fd = in_fd, .events = EPOLLIN, .ready = in_ready, .owner = s },
 		.out = { .fd = out_fd, .ready = out_ready, .owner = s },
+		.in_stopped = true,
+		.paused = true,
 		.drain = { .run = drain, .owner = s },
 		.arm = { .run = arm_lull, .owner = s },
 		.listen = { .run = listen_again, .owner = s },
@@ -330,8 +336,6 @@ int serial_init(struct serial *s, struct loop *loop, struct bus *port, int irq_f
 	r = loop_timer_init(loop, &s->lull);
 	if (r < 0)
 		return fail(err, r, "serial console: " OS_ERR, OS_ERR_ARGS(-r));
-	if (in_fd >= 0 && loop_add(loop, &s->in) < 0)
-		s->in.fd = -1; /* a regular file or /dev/null: there is nothing to wait for */
 	return bus_add(port, &entry, err);
 }
 
@@ -349,6 +353,20 @@ void serial_destroy(struct serial *s)
 	loop_timer_destroy(s->loop, &s->lull);
 	free(s->ring);
 	s->ring = NULL;
+}
+
+void serial_pause(struct serial *s)
+{
+	drain(s);
+	s->paused = true;
+	if (!s->in_stopped)
+		stop_input(s);
+}
+
+void serial_resume(struct serial *s)
+{
+	s->paused = false;
+	listen_again(s);
 }
 
 void serial_limit(struct serial *s, const struct limit_bucket *bucket)

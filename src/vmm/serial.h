@@ -31,7 +31,7 @@ struct serial {
 	int irq_fd;
 	struct loop_source in;  /* fd -1: no input */
 	struct loop_source out; /* in the loop only while the other side does not take more */
-	bool out_waiting, in_stopped;
+	bool out_waiting, in_stopped, paused;
 	struct loop_work drain, arm, listen;
 	struct loop_timer lull;
 	bool armed;
@@ -48,6 +48,14 @@ struct serial {
  */
 int serial_init(struct serial *serial, struct loop *loop, struct bus *port, int irq_fd, int in_fd,
 		int out_fd, struct err *err) MUST_CHECK;
+
+/*
+ * Of a machine that stands still everything is at one place: what it sent has been written, as far as
+ * the other side took it, and what is typed waits in stdin for the process that goes on. A machine
+ * begins so.
+ */
+void serial_pause(struct serial *serial);
+void serial_resume(struct serial *serial);
 
 /* Before the machine runs. */
 void serial_limit(struct serial *serial, const struct limit_bucket *bucket);

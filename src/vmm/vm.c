@@ -484,6 +484,7 @@ int vm_resume(struct vm *vm, struct err *err)
 		device_resume(vm->device[i]);
 	for (unsigned i = 0; i < vm->vcpus->n; i++)
 		vcpu_was_stopped(&vm->vcpus->vcpu[i]);
+	serial_resume(&vm->serial);
 	vm->paused = false;
 	vcpus_run(vm->vcpus);
 	return 0;
@@ -497,6 +498,7 @@ int vm_pause(struct vm *vm, struct err *err)
 	vcpus_park(vm->vcpus);
 	for (unsigned i = 0; i < vm->n_devices; i++)
 		device_pause(vm->device[i]);
+	serial_pause(&vm->serial);
 	vm->paused = true;
 	return 0;
 }

@@ -5,6 +5,7 @@
  *	do=echo		echoes what is typed in upper case; ends at 'q'
  *	do=flood n=N	N lines of 64 bytes, never waiting for the transmitter
  *	do=count	counts up for ever, one number a line (pause, resume, kill)
+ *	do=chatter	the same, all in one line: output that no end of a line hastens
  *	do=deaf		says so, then never reads its input
  *	do=line		reads a line, says how long it was and its checksum
  *	do=uart		the registers: scratch, divisor latch, loopback, FIFO control, every width
@@ -46,6 +47,12 @@ NORETURN static void count_up(void)
 {
 	for (u64 n = 0;; n++)
 		put("count %lu\n", n);
+}
+
+NORETURN static void chatter(void)
+{
+	for (u64 n = 0;; n++)
+		put("%lu ", n);
 }
 
 NORETURN static void deaf(void)
@@ -137,6 +144,8 @@ void guest(void)
 		flood();
 	} else if (option_is("do", "count")) {
 		count_up();
+	} else if (option_is("do", "chatter")) {
+		chatter();
 	} else if (option_is("do", "deaf")) {
 		deaf();
 	} else if (option_is("do", "line")) {

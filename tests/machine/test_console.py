@@ -9,7 +9,10 @@ import select
 import signal
 import termios
 
-from mayfly import Deadline, Monitor, Output, guest, guest_verdict, needs, run_guest, start_guest
+from counting import create, load, ok
+from mayfly import (
+    Deadline, Monitor, Output, guest, guest_verdict, needs, run_guest, start_guest, tempdir,
+)
 
 
 def test_guest_says_hello():
@@ -117,6 +120,47 @@ def test_output_that_is_read_arrives_whole():
         lines = m.output().splitlines()
         expected = ["".join(chr(97 + (i + c) % 26) for c in range(63)) for i in range(200)]
         assert lines[:200] == expected
+
+
+# ---- from one process to another -------------------------------------------------------------------
+
+
+def test_a_machine_that_moves_loses_no_output():
+    """Each process is killed as soon as its machine is saved; what they said makes one text."""
+    directory, said = tempdir(), ""
+    m = Monitor()
+    m.configure(guest("console"), "do=chatter")
+    m.start()
+    for _ in range(12):
+        m.wait_for_console(r"\d+ \d+ ")
+        m.pause()
+        ok(create(m, directory))
+        m.kill()
+        said += m.output()
+        m = Monitor()
+        ok(load(m, directory))
+    numbers = [int(word) for word in said.split(" ")[:-1]]
+    assert numbers == list(range(len(numbers))), said
+
+
+def test_what_is_typed_at_a_paused_machine_is_for_whoever_goes_on():
+    directory = tempdir()
+    read_end, write_end = os.pipe()
+    with Monitor(stdin=read_end) as m:
+        m.configure(guest("console"), "do=echo")
+        m.start()
+        m.wait_for_console("listening")
+        m.pause()
+        ok(create(m, directory))
+        os.write(write_end, b"kept")
+        m.assert_alive()  # it had time to look
+    with Monitor(stdin=read_end) as m:
+        ok(load(m, directory, resume=False))
+        m.assert_alive()
+        m.resume()
+        m.wait_for_console("KEPT")
+    os.close(read_end)
+    os.close(write_end)
 
 
 def test_last_words_are_not_lost():

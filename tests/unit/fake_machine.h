@@ -181,13 +181,14 @@ static inline void make_machine(void)
 	shell.kvm.vm_fd = FAKE_VM;
 	vm.cfg = &config;
 	vm.shell = &shell;
+	vm.vcpus = &shell.vcpus;
 	vm.paused = true;
 	assert_int_equal(mem_create(&vm.mem, MEM_SIZE, MEM_ANON, MEM_PAGES_4K, &err), 0);
-	vm.vcpus.n = PROCESSORS;
-	vm.vcpus.xsave_size = sizeof(struct kvm_xsave);
+	shell.vcpus.n = PROCESSORS;
+	shell.vcpus.xsave_size = sizeof(struct kvm_xsave);
 	for (unsigned i = 0; i < PROCESSORS; i++)
-		vm.vcpus.vcpu[i] =
-			(struct vcpu){ .all = &vm.vcpus, .id = i, .fd = FAKE_VCPU + (int)i };
+		shell.vcpus.vcpu[i] =
+			(struct vcpu){ .all = &shell.vcpus, .id = i, .fd = FAKE_VCPU + (int)i };
 	vm.ioapic.routed = on_routed;
 	vm.ioapic.unmasked = on_unmasked;
 	assert_int_equal(ioapic_init(&vm.ioapic, LAYOUT_GSI_VIRTIO + DEVICES, &vm.mmio, &err), 0);

@@ -39,6 +39,7 @@ static int setup(void **state)
 	    serial_init(&serial, loop, &port, irq, in_pipe[0], out_pipe[1], &err) < 0)
 		return -1;
 	bus_seal(&port);
+	serial_resume(&serial);
 	return 0;
 }
 
@@ -187,6 +188,34 @@ static void end_of_input_is_final(void **state)
 	assert_int_equal(serial.in.fd, -1);
 }
 
+static void a_pause_writes_out_what_was_sent(void **state)
+{
+	char got[16] = "";
+
+	(void)state;
+	for (const char *p = "half a li"; *p; p++)
+		out(DATA, (u8)*p);
+	serial_pause(&serial);
+	assert_int_equal(read(out_pipe[0], got, sizeof got), 9);
+	assert_string_equal(got, "half a li");
+}
+
+static void a_paused_machine_leaves_its_input_where_it_is(void **state)
+{
+	char got[4] = "";
+
+	(void)state;
+	serial_pause(&serial);
+	assert_int_equal(write(in_pipe[1], "a", 1), 1);
+	in(DATA); /* as a processor does that is just being stopped */
+	settle();
+	assert_int_equal(read(in_pipe[0], got, sizeof got), 1);
+	assert_int_equal(write(in_pipe[1], "b", 1), 1);
+	serial_resume(&serial);
+	settle();
+	assert_int_equal(in(DATA), 'b');
+}
+
 static void the_transmitter_interrupt_comes_once_per_question(void **state)
 {
 	(void)state;
@@ -245,6 +274,8 @@ int main(void)
 		TEST(input_arrives_with_an_interrupt),
 		TEST(input_waits_for_room_and_loses_nothing),
 		TEST(end_of_input_is_final),
+		TEST(a_pause_writes_out_what_was_sent),
+		TEST(a_paused_machine_leaves_its_input_where_it_is),
 		TEST(the_transmitter_interrupt_comes_once_per_question),
 		TEST(out2_gates_the_line),
 		TEST(loopback_returns_what_was_sent),
