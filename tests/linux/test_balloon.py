@@ -39,6 +39,8 @@ def there_and_back(flavour: Flavour) -> None:
         api.must("PATCH", "/balloon", {"amount_mib": target})
         wait_for("the balloon", lambda: stats(api)["actual_mib"] >= target - 8)
         wait_for("the memory", lambda: rss(m) < before - 110)
+        # Not those of a moment before the balloon had grown.
+        wait_for("statistics that tell of it", lambda: stats(api)["free_memory"] < (MEM - target) << 20)
         free = stats(api)["free_memory"]
         api.must("PATCH", "/balloon", {"amount_mib": 0})
         wait_for("the balloon", lambda: stats(api)["actual_mib"] == 0)
