@@ -140,13 +140,17 @@ $(B)/guest/%-pvh.elf: tests/guest/%.c $(GUEST_DEPS)
 UNIT_BUILT := $(UNIT:%=$(B)/unit/test_%) $(FUZZ:%=$(B)/unit/test_fuzz_%)
 CHECK := MAYFLY_BUILD=$(abspath $(B)) tests/check.sh
 
+# Of the teleport tier, which takes as long as the linux tier: a boot, an end, a disk, a hot swap, a network.
+SAMPLE := boot.pvh_with_2|ends.power_off_without|root_without_initrd|swapped_drive|traffic_tuned
+
 # Every tier runs, whatever became of the one before; the last line adds them up.
-.PHONY: check check-unit check-fuzz check-machine check-jailed check-linux
+.PHONY: check check-unit check-fuzz check-machine check-jailed check-linux check-teleport
 check: deps-check
 	$(Q)rm -rf $(B)/check
 	$(Q)for tier in unit fuzz machine jailed linux; do \
 		$(MAKE) --no-print-directory check-$$tier || true; \
-	done
+	done; \
+	$(MAKE) --no-print-directory check-teleport K='$(SAMPLE)' || true
 	$(Q)MAYFLY_BUILD=$(abspath $(B)) tests/run.py summary
 
 # K='pattern' chooses tests by name.
@@ -163,6 +167,10 @@ check-jailed: all guests
 check-linux: all guests images rootfs kernel-smp
 	$(Q)images/rootfs/build.sh $(abspath $(IMG))
 	$(Q)$(CHECK) linux '$(K)'
+# The linux tier once more, with every machine saved and loaded into fresh processes at random moments.
+check-teleport: all guests images rootfs kernel-smp
+	$(Q)images/rootfs/build.sh $(abspath $(IMG))
+	$(Q)$(CHECK) teleport '$(K)'
 
 # ---- the two commands ----------------------------------------------------------------------------
 
@@ -305,7 +313,8 @@ clean:
 help:
 	@echo "make             build/mayfly: one static binary"
 	@echo "make demo        boot a Linux microVM through the API, watch it talk to the host"
-	@echo "make check       all tests: check-unit, -fuzz, -machine, -jailed, -linux"
+	@echo "make check       all tests: check-unit, -fuzz, -machine, -jailed, -linux, some of -teleport"
+	@echo "make check-teleport   check-linux with every machine moved into fresh processes (K=pattern)"
 	@echo "make bench       measurements against peers, results in build/bench/"
 	@echo "make kernel      the tuned guest kernels"
 	@echo "make asan        build/mayfly-asan: the monitor with sanitizers"

@@ -7,6 +7,7 @@
 #   machine  here if /dev/kvm is of any use, however slow; else in the testbed
 #   jailed   the same, with every monitor in a jail
 #   linux    here if /dev/kvm runs guests at native speed; else in the testbed
+#   teleport the same, with every machine moved into other processes at random moments
 #
 # Bounded waits are stretched to the speed of the place, unless MAYFLY_TIMEOUT_SCALE is set.
 set -euo pipefail

@@ -6,6 +6,7 @@
     run.py machine [pattern]    tests/machine: the monitor with small guests of our own
     run.py jailed [pattern]     the same once more, with every monitor in a jail
     run.py linux [pattern]      tests/linux: the monitor with Linux guests, in a jail
+    run.py teleport [pattern]   the same once more, with every machine moved into other processes
     run.py summary [tier...]    one closing line over build/check/<tier>.json
 
 One line per test: `ok NAME (s)`, `skipped NAME: why`, `FAILED NAME: why` and what the monitor said.
@@ -24,6 +25,7 @@ import argparse
 import importlib
 import json
 import os
+import random
 import re
 import select
 import signal
@@ -42,8 +44,10 @@ sys.dont_write_bytecode = True
 
 import inside  # noqa: E402
 import mayfly  # noqa: E402
+import teleport  # noqa: E402
 
-TIERS = ("unit", "fuzz", "machine", "jailed", "linux")
+TIERS = ("unit", "fuzz", "machine", "jailed", "linux", "teleport")
+AGAIN = {"jailed": "machine", "teleport": "linux"}  # tiers that are the tests of another one
 FUZZ_SECONDS = int(os.environ.get("MAYFLY_FUZZ_SECONDS", "10"))  # for each harness
 TEST_LIMIT = 75.0  # seconds for one test as a whole, scaled like every other wait
 
@@ -55,12 +59,14 @@ class Result:
     seconds: float
     why: str = ""  # of a test that is ok: what was wrong the first time
     output: str = ""
+    note: str = ""
 
     def line(self) -> str:
+        note = f" ({self.note})" if self.note else ""
         if self.outcome == "ok":
             again = f" at the second attempt; the first: {self.why}" if self.why else ""
-            return f"ok {self.name} ({self.seconds:.1f} s){again}"
-        return f"{self.outcome} {self.name}: {self.why}"
+            return f"ok {self.name} ({self.seconds:.1f} s){note}{again}"
+        return f"{self.outcome} {self.name}{note}: {self.why}"
 
 
 @dataclass
@@ -79,8 +85,10 @@ def missing(test: Test) -> str:
         return "needs root"
     if "kvm" in test.needs and not os.access("/dev/kvm", os.R_OK | os.W_OK):
         return "needs /dev/kvm"
-    if inside.wanted():
-        return getattr(test.function, "outside", "")
+    if inside.wanted() and hasattr(test.function, "outside"):
+        return test.function.outside
+    if teleport.wanted():
+        return getattr(test.function, "stays", "")
     return ""
 
 
@@ -104,6 +112,7 @@ def explain(error: BaseException) -> str:
 def perform(test: Test) -> Result:
     begin = time.monotonic()
     outcome, why, output = "ok", "", ""
+    teleport.begin(test.name, test.function)
     try:
         test.function()
     except mayfly.Skip as reason:
@@ -117,7 +126,8 @@ def perform(test: Test) -> Result:
         mayfly.clean_up()
     except BaseException as error:
         outcome, why = "FAILED", f"{why} (clean-up: {error!r})"
-    return Result(test.name, outcome, time.monotonic() - begin, why, output)
+    note = teleport.told() if outcome != "skipped" else ""
+    return Result(test.name, outcome, time.monotonic() - begin, why, output, note)
 
 
 class Running:
@@ -162,7 +172,8 @@ class Running:
             why = why or f"the test process died: {os.waitstatus_to_exitcode(status)}"
             result = Result(self.test.name, "FAILED", time.monotonic() - self.begin, why)
         if self.first and result.outcome == "ok":
-            result.why = self.first.why
+            note = f" ({self.first.note})" if self.first.note else ""
+            result.why = f"{self.first.why}{note}"
         return result
 
 
@@ -218,7 +229,7 @@ def run_all(
 
 def discover(tier: str, pattern: str) -> list[Test]:
     tests = []
-    directory = "machine" if tier == "jailed" else tier
+    directory = AGAIN.get(tier, tier)
     for path in sorted((HERE / directory).glob("test_*.py")):
         if tier == "jailed" and path.stem == "test_jailer":
             continue  # makes its own jails
@@ -228,7 +239,7 @@ def discover(tier: str, pattern: str) -> list[Test]:
             ours = callable(function) and getattr(function, "__module__", "") == module.__name__
             if name.startswith("test_") and ours and re.search(pattern, full):
                 needs = getattr(function, "needs", frozenset())
-                needs |= {"root"} if tier == "jailed" else set()
+                needs |= {"root"} if tier in AGAIN else set()
                 tests.append(Test(full, function, needs))
     return tests
 
@@ -422,11 +433,18 @@ def merge(tier: str, shards: int) -> int:
     return 1 if counts["failed"] or not whole.whole else 0
 
 
+def nothing_moved(results: list[Result]) -> bool:
+    notes = [r.note for r in results if r.outcome == "ok"]
+    return bool(notes) and all(note.startswith(teleport.NOT_MOVED) for note in notes)
+
+
 def run_tier(tier: str, pattern: str, jobs: int, resume: bool, shard: tuple[int, int]) -> int:
     # Jails need root; without it the Linux tests are run as they are.
-    if tier == "jailed" or (tier == "linux" and os.geteuid() == 0):
+    if tier in AGAIN or (tier == "linux" and os.geteuid() == 0):
         os.environ.setdefault("MAYFLY_JAIL", "1")
-    emulated = tier == "linux" and "MAYFLY_TESTBED" in os.environ
+    if tier == "teleport":
+        os.environ.setdefault("MAYFLY_TELEPORT", str(random.randrange(1000000)))
+    emulated = AGAIN.get(tier, tier) == "linux" and "MAYFLY_TESTBED" in os.environ
     record = Record(tier, resume, shard[0])
     if tier == "unit":
         found = run_unit(pattern)
@@ -439,6 +457,8 @@ def run_tier(tier: str, pattern: str, jobs: int, resume: bool, shard: tuple[int,
         found = run_all(tests, jobs, second_chance=emulated, started=record.started)
     for result in found:
         record.add(result)
+    if tier == "teleport" and nothing_moved(record.results):
+        record.add(Result("teleport", "FAILED", 0.0, "not one machine was moved"))
     record.whole = True
     record.write()
     counts = count(record.results)

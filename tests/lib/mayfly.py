@@ -13,8 +13,11 @@ is generous because some hosts interpret the guest. MAYFLY_TIMEOUT_SCALE stretch
 
 from __future__ import annotations
 
+import array
+import copy
 import ctypes
 import ctypes.util
+import fcntl
 import hashlib
 import http.client
 import json
@@ -27,10 +30,15 @@ import socket
 import struct
 import subprocess
 import tempfile
+import termios
 import threading
 import time
+import weakref
 from pathlib import Path
-from typing import Any, Callable, IO, Iterable, Mapping, Sequence
+from typing import IO, TYPE_CHECKING, Any, Callable, Iterable, Mapping, Sequence
+
+if TYPE_CHECKING:
+    import teleport
 
 ROOT = Path(__file__).resolve().parents[2]
 BUILD = Path(os.environ.get("MAYFLY_BUILD", ROOT / "build")).resolve()
@@ -75,6 +83,12 @@ class Deadline:
         if left <= 0:
             raise Timeout(f"waited {self.seconds:g} s for {self.what}")
         return left
+
+    def before(self, end: float) -> Deadline:
+        """The same wait, over at that moment if that is earlier."""
+        part = copy.copy(self)
+        part.end = min(self.end, end)
+        return part
 
 
 # ---- things of one test that must go away again ---------------------------------------------------
@@ -201,8 +215,11 @@ class _UnixConnection(http.client.HTTPConnection):
 class Api:
     """A well-behaved client: one kept-alive connection, JSON in and out."""
 
+    known: weakref.WeakSet[Api] = weakref.WeakSet()
+
     def __init__(self, path: Path, timeout: float = TIMEOUT):
         self.path = path
+        self.known.add(self)
         self.connection = _UnixConnection(path, timeout * SCALE)
 
     def request(self, method: str, path: str, body: Any = None) -> Response:
@@ -230,6 +247,13 @@ class Api:
 
     def close(self) -> None:
         self.connection.close()
+
+
+def forget_connections(path: Path) -> None:
+    """The process at that socket is gone: every client connects anew at its next request."""
+    for api in Api.known:
+        if api.path == path:
+            api.close()
 
 
 class Raw:
@@ -295,11 +319,12 @@ class Output:
 
     def _read(self) -> None:
         while True:
-            try:
-                chunk = os.read(self.fd, 65536)
-            except OSError:  # the other side of a pty has gone
-                chunk = b""
+            select.select([self.fd], [], [])
             with self.changed:
+                try:
+                    chunk = os.read(self.fd, 65536)
+                except OSError:  # the other side of a pty has gone
+                    chunk = b""
                 self.total += len(chunk)
                 self.data = (self.data + chunk)[-CONSOLE_KEEP:]
                 self.ended = not chunk
@@ -318,6 +343,14 @@ class Output:
                 if self.ended:
                     raise AssertionError(f"output ended without {deadline.what}")
                 self.changed.wait(deadline.left())
+
+    def everything(self) -> bytes:
+        """Also what is still in the pipe; its writers stand still."""
+        unread = array.array("i", [1])
+        with self.changed:
+            while not self.ended and not fcntl.ioctl(self.fd, termios.FIONREAD, unread) and unread[0]:
+                self.changed.wait()
+            return self.data
 
     def finish(self) -> bytes:
         """Everything, once the writer has closed its end."""
@@ -355,10 +388,24 @@ class Monitor:
         if log:
             command += ["--log-path", str(self.log_path), "--level", level]
         self.exit_code: int | None = None
-        self._spawn(stdin, stdout, *self._place(command, wrap, popen))
+        self.moves = 0  # how often its machine has gone to another process
+        self.traveller: teleport.Traveller | None = None
+        command = self._ticket(command, wrap, popen)
+        self._spawn(command, wrap, stdin, stdout, popen)
         _monitors.append(self)
         if api:
-            self._wait_for_socket()
+            self.wait_for_socket()
+
+    def _ticket(
+        self, args: list[str], wrap: Sequence[str], popen: dict[str, Any]
+    ) -> list[str]:
+        """Whether its machine is to be moved into other processes; the arguments for the first."""
+        import teleport
+
+        if not teleport.wanted():
+            return args
+        self.traveller = teleport.Traveller(self, wrap, popen)
+        return self.traveller.prepare(args, self.socket)
 
     def _place(
         self, args: Sequence[str], wrap: Sequence[str], popen: dict[str, Any]
@@ -375,23 +422,29 @@ class Monitor:
         self.command = jail.command
         return popen, jail.started
 
+    def launch(
+        self, args: Sequence[str], wrap: Sequence[str], popen: dict[str, Any], **streams: Any
+    ) -> None:
+        """The process, or one that takes the place of the one before."""
+        popen, started = self._place(args, wrap, popen)
+        self.process = subprocess.Popen(self.command, bufsize=0, **streams, **popen)
+        started()
+        self.pid = self.process.pid
+        self.pidfd = os.pidfd_open(self.pid)
+
     def _spawn(
-        self, stdin: Any, stdout: Any, popen: dict[str, Any], started: Callable[[], None]
+        self, args: Sequence[str], wrap: Sequence[str], stdin: Any, stdout: Any,
+        popen: dict[str, Any],
     ) -> None:
         if not BINARY.exists():
             raise AssertionError(f"{BINARY} is not built (make)")
         first = {None: subprocess.DEVNULL, "pipe": subprocess.PIPE}
-        self.process = subprocess.Popen(
-            self.command,
+        self.launch(
+            args, wrap, popen,
             stdin=first.get(stdin, stdin) if isinstance(stdin, (str, type(None))) else stdin,
             stdout=subprocess.PIPE if stdout is None else stdout,
             stderr=subprocess.PIPE,
-            bufsize=0,
-            **popen,
         )
-        started()
-        self.pid = self.process.pid
-        self.pidfd = os.pidfd_open(self.pid)
         self.console = Output(self.process.stdout) if stdout is None else None
         self.stderr = Output(self.process.stderr)
 
@@ -404,7 +457,10 @@ class Monitor:
 
     # -- waiting
 
-    def _wait_for_socket(self) -> None:
+    def _wait(self, deadline: Deadline, wait: Callable[[Deadline], Any]) -> Any:
+        return self.traveller.wait(deadline, wait) if self.traveller else wait(deadline)
+
+    def wait_for_socket(self) -> None:
         deadline = Deadline(None, f"the API socket {self.socket}")
         watch = Watch(self.dir)
         try:
@@ -418,7 +474,7 @@ class Monitor:
     def wait_for_console(self, pattern: str | bytes, timeout: float | None = None) -> re.Match:
         expression = re.compile(pattern.encode() if isinstance(pattern, str) else pattern)
         deadline = Deadline(timeout, f"{expression.pattern!r} on the console")
-        return self.console.wait(expression.search, deadline)
+        return self._wait(deadline, lambda until: self.console.wait(expression.search, until))
 
     def wait_for_log(self, pattern: str, timeout: float | None = None) -> re.Match:
         deadline = Deadline(timeout, f"{pattern!r} in the log")
@@ -438,12 +494,14 @@ class Monitor:
     def wait_exit(self, timeout: float | None = None) -> int:
         """The exit code; minus the signal's number if it died by one."""
         if self.exit_code is None:
-            deadline = Deadline(timeout, "the monitor to end")
-            select.select([self.pidfd], [], [], deadline.left())
-            if self.process.poll() is None:
-                raise Timeout(f"waited {deadline.seconds:g} s for the monitor to end")
+            self._wait(Deadline(timeout, "the monitor to end"), self._wait_exit)
             self._ended()
         return self.exit_code
+
+    def _wait_exit(self, deadline: Deadline) -> None:
+        select.select([self.pidfd], [], [], deadline.left())
+        if self.process.poll() is None:
+            raise Timeout(f"waited {deadline.seconds:g} s for the monitor to end")
 
     def _ended(self) -> None:
         self.exit_code = self.process.wait()
@@ -551,6 +609,8 @@ class Monitor:
         self.process.stdin.write(data)
 
     def signal(self, number: int) -> None:
+        if self.traveller:
+            self.traveller.stay()  # it is this process that is meant
         signal.pidfd_send_signal(self.pidfd, number)
 
     def kill(self) -> None:

@@ -6,6 +6,7 @@ import time
 
 from linuxguest import BOOT_TIMEOUT, DEBIAN, PVH, Flavour, script_word, start_linux
 from mayfly import SCALE, Api, Monitor
+from teleport import moves_before_it_is_up
 
 MEM = 256
 
@@ -55,14 +56,18 @@ def there_and_back(flavour: Flavour) -> None:
             assert word not in m.output(), m.output()
 
 
+# What is measured is the memory of the process.
+@moves_before_it_is_up
 def test_there_and_back_tuned():
     there_and_back(PVH)
 
 
+@moves_before_it_is_up
 def test_there_and_back_debian():
     there_and_back(DEBIAN)
 
 
+@moves_before_it_is_up
 def test_a_hog_is_saved_by_deflate_on_oom_and_freed_pages_are_reported():
     script = """echo up=yes; read line
     load hog 150 true | tail -n 1; echo done=yes; read line"""

@@ -11,6 +11,7 @@ from linuxguest import BOOT_TIMEOUT, PVH, facts, script_word, start_linux
 from mayfly import Api, Deadline, Monitor, drive, make_disk, tempdir
 from network import interface, make_tap, private_network
 from peers import Peer, echo, unix
+from teleport import stays
 
 HOST, GUEST = "10.9.0.1", "10.9.0.2"
 BLOCKS, BLOCK = 16, 65536
@@ -62,6 +63,7 @@ class Saved:
 
     dir: Path
     rounds: list[tuple[int, float, str]] = field(default_factory=list)
+    moves: int = 0
 
 
 def serve(uds: Path) -> None:
@@ -110,7 +112,7 @@ def save(m: Monitor, api: Api, disk: Path, base: Path | None = None, done=()) ->
         shutil.copyfile(base, saved.dir / "mem")
     create(api, "Diff" if base else "Full", saved.dir / "state", saved.dir / "mem")
     shutil.copyfile(disk, saved.dir / "disk")
-    saved.rounds = [*done, *rounds_of(m)]
+    saved.rounds, saved.moves = [*done, *rounds_of(m)], m.moves
     check_rounds(saved.rounds)
     return saved
 
@@ -125,7 +127,7 @@ def first() -> Saved:
     with start_linux(PVH, script_word(SCRIPT), mem_mib=192, drives=[drive(disk, "disk")],
                      config=config, api=True, stdin="pipe") as m:
         goes_on(m, 0)
-        assert "cut=" not in m.output(), m.output()
+        assert m.moves or "cut=" not in m.output(), m.output()
         return save(m, Api(m.socket), disk)
 
 
@@ -136,6 +138,7 @@ def load(saved: Saved, source: Path | None = None) -> tuple[Monitor, Path]:
     shutil.copyfile(saved.dir / "disk", disk)
     serve(uds)
     m = Monitor(stdin="pipe")
+    m.moves = saved.moves
     files = {
         "snapshot_path": str(saved.dir / "state"),
         "mem_backend": {"backend_type": "File", "backend_path": str(saved.dir / "mem")},
@@ -157,7 +160,9 @@ def ends_well(m: Monitor, forks: int) -> None:
     assert m.wait_exit(60) == 0
     seen = facts(m.output().replace("\r", ""))
     assert "BAD" not in m.output(), m.output()
-    assert (seen["forks"], seen["trouble"]) == (str(forks), "0"), seen
+    assert seen["trouble"] == "0", seen
+    # Moved once more before it has looked, it finds one new identity where there were two.
+    assert int(seen["forks"]) == forks or 1 <= int(seen["forks"]) <= forks + m.moves, seen
     assert 1 <= int(seen["blocks"]) <= BLOCKS, seen
 
 
@@ -171,7 +176,8 @@ def test_two_copies_of_a_busy_guest():
         with m:
             said.append(goes_on(m, saved.rounds[-1][0]))
             check_rounds([*saved.rounds, *said[-1]])
-            m.wait_for_console("cut=yes", BOOT_TIMEOUT)
+            if not saved.moves:
+                m.wait_for_console("cut=yes", BOOT_TIMEOUT)
             assert m.api.get("/balloon/statistics").json["actual_mib"] == 32
             m.api.must("PATCH", "/balloon", {"amount_mib": 0})
             goes_on(m, said[-1][-1][0])
@@ -181,6 +187,7 @@ def test_two_copies_of_a_busy_guest():
     assert not {r[2] for r in said[0][1:]} & {r[2] for r in said[1][1:]}, said
 
 
+@stays("a diff is against the file that the test itself has loaded")
 def test_a_chain_of_three_diffs():
     private_network()
     make_tap("tap0", f"{HOST}/24")
@@ -210,7 +217,7 @@ def share(m: Monitor, api: Api, disk: Path) -> tuple[Saved, Path]:
     api.must("PATCH", "/vm", {"state": "Paused"})
     api.must("PUT", "/snapshot/share", {"socket_path": str(path)}, 200)
     shutil.copyfile(disk, saved.dir / "disk")
-    saved.rounds = rounds_of(m)
+    saved.rounds, saved.moves = rounds_of(m), m.moves
     api.must("PATCH", "/vm", {"state": "Resumed"})
     return saved, path
 
@@ -240,6 +247,7 @@ def test_forks_of_a_running_guest_and_a_fork_of_a_fork():
     assert not digests[0] & digests[1] and not digests[1] & digests[2] and not digests[0] & digests[2]
 
 
+@stays("a live snapshot is written by the process that took it")
 def test_a_live_snapshot_of_a_running_guest():
     """The disk goes on as well, so only the machine itself is saved here: the copy has no disk to compare."""
     directory = tempdir()

@@ -9,6 +9,7 @@ from pathlib import Path
 from linuxguest import BOOT_TIMEOUT, DEBIAN, PVH, Flavour, facts, script_word, start_linux
 from mayfly import Monitor, tempdir
 from peers import Peer, checksum, echo, pattern, sink, source, unix
+from teleport import moves_before_it_is_up
 
 SIZE = 64 << 20
 
@@ -89,9 +90,12 @@ def transfers(flavour: Flavour) -> None:
     assert seen["nobody"] == "refused" and seen["seq_bytes"] == "320", seen
 
 
+# Connections do not survive a load.
+@moves_before_it_is_up
 def test_transfers_tuned():
     transfers(PVH)
 
 
+@moves_before_it_is_up
 def test_transfers_debian():
     transfers(DEBIAN)

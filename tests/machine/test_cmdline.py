@@ -172,7 +172,7 @@ def test_equals_sign_is_as_good_as_a_space():
     m = Monitor(
         f"--api-sock={socket}", "--id=with-equals", api=False, directory=directory
     )
-    m._wait_for_socket()
+    m.wait_for_socket()
     assert m.api.get("/").json["id"] == "with-equals"
 
 
