@@ -118,6 +118,16 @@ def script_word(script: str) -> str:
     return f"sh:{encoded}"
 
 
+def script_drive(script: str) -> tuple[str, dict[str, Any]]:
+    """For a script that no command line holds: its drive, which is to be the second, and the word."""
+    path = tempdir() / "script"
+    text = script.encode() + b"\n"
+    path.write_bytes(text + b"\n" * (-len(text) % 512))
+    drive = {"drive_id": "script", "path_on_host": str(path), "is_root_device": False,
+             "is_read_only": True}
+    return script_word("cat /dev/vdb >/run/script; . /run/script"), drive
+
+
 def run_linux(flavour: Flavour, script: str, args: str = "", **more: Any) -> str:
     """Runs a shell script in a guest; it must succeed and the machine end well. Its output."""
     with start_linux(flavour, script_word(script), args, **more) as m:

@@ -216,7 +216,7 @@ def without_pair(path: Path) -> bytes:
 
 def test_a_chain_of_diffs():
     directory, n = saved("pages=512")
-    for _ in range(4):
+    for _ in range(5):
         with Monitor() as m:
             ok(load(m, directory))
             goes_on(m, n, 200)

@@ -81,11 +81,11 @@ def test_a_full_disk_leaves_the_previous_snapshot():
         subprocess.run(["umount", "-l", str(small)], check=True)
 
 class Disk:
-    """A file system on a block device of ours, which from `breaks` on has an I/O error for every write.
+    """A file system on a block device of ours, which after `breaks` has an error for every write.
 
-    Behind the loop device is a file in memory; sealed, it takes no more writes, and the device knows
-    no other name for that. Without a journal what was not synced can still be given up. Mounted where
-    only this process and the monitors it starts see it, so that it ends with them.
+    Behind the loop device is a file in memory; sealed, it takes no more writes, and the device has
+    no other word for that than EIO. Without a journal what was not synced can still be given up.
+    Mounted where only this process and the monitors it starts see it, so that it ends with them.
     """
 
     def __init__(self, size: int):
@@ -98,7 +98,8 @@ class Disk:
         device = self._attach()
         try:
             name = os.readlink(f"/proc/self/fd/{device}")
-            done = subprocess.run(["mount", "-t", "ext4", name, str(self.mounted)], capture_output=True)
+            done = subprocess.run(["mount", "-t", "ext4", name, str(self.mounted)],
+                                  capture_output=True)
         finally:
             os.close(device)  # from here on it ends with its last user
         if done.returncode != 0:
