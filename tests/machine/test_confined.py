@@ -28,6 +28,8 @@ def test_every_thread_has_its_own_filter_once_the_machine_runs():
     with Monitor() as m:
         m.configure(guest("smp"), "do=count n=3", vcpus=3)
         m.start()
+        for cpu in (1, 2):  # the first one prints
+            m.wait_for_console(rf"cpu {cpu} at [1-9]")
         seen = {m.threads()[t]: status(m, t) for t in m.threads()}
         vcpus = [name for name in seen if name.startswith("fc_vcpu")]
         assert len(vcpus) == 3, seen.keys()
