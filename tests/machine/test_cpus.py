@@ -38,8 +38,9 @@ def test_all_processors_run_at_once():
 
 
 def test_threads_are_named_after_their_processors():
-    with start_guest("ends", "do=wait", vcpus=4) as m:
-        m.wait_for_console("now")
+    with start_guest("smp", "do=count n=4", vcpus=4) as m:
+        for cpu in (1, 2, 3):  # a thread names itself
+            m.wait_for_console(rf"cpu {cpu} at [1-9]", 120)
         names = sorted(m.threads().values())
         for n in range(4):
             assert f"fc_vcpu {n}" in names, names
