@@ -150,19 +150,20 @@ static void *thread_main(void *arg)
 	struct err err;
 	pid_t tid = gettid(); /* its filter does not know the call */
 	char name[16];
-	bool go_on;
+	bool filtered, go_on;
 
 	snprintf(name, sizeof name, "fc_vcpu %u", vcpu->id);
 	prctl(PR_SET_NAME, name);
 	log_thread(name); /* asked of the kernel later, it would be a call that no filter allows */
-	if (seccomp_install(FILTER_VCPU, &err) < 0) {
-		stop(vcpu, VCPU_HOST_ERROR, "no system call filter");
-		return NULL;
-	}
+	filtered = seccomp_install(FILTER_VCPU, &err) == 0;
 	loop_lock(vcpu->all->loop);
 	vcpu->tid = tid;
 	go_on = wait_for_order(vcpu);
 	loop_unlock(vcpu->all->loop);
+	if (go_on && !filtered) { /* only now is there somebody to tell, if it was made ahead */
+		stop(vcpu, VCPU_HOST_ERROR, "no system call filter");
+		return NULL;
+	}
 	while (go_on)
 		go_on = run_once(vcpu);
 	return NULL;
