@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import socket
 import threading
 from pathlib import Path
@@ -368,3 +369,16 @@ def test_a_monitor_in_standby_is_a_clone_or_anything_else():
         m.configure(guest("count"), vcpus=4)
         m.start()
         m.wait_for_console(r"count 100\n", 60)
+
+
+def test_a_load_that_is_refused_leaves_standby_usable():
+    directory, n = saved()
+    bad = tempdir()
+    shutil.copyfile(directory / "state", bad / "state")
+    (bad / "mem").write_bytes(bytes(4096))
+    with Monitor("--standby") as m:
+        for _ in range(2):
+            answer = load(m, bad)
+            assert answer.status == 400 and "the memory file has 4096 bytes" in answer.fault, answer
+        ok(load(m, directory))
+        goes_on(m, n)
