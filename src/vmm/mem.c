@@ -259,9 +259,8 @@ struct visit {
 };
 
 /*
- * The kernel looks for the runs, and passes over what is not mapped: of little that was written among
- * much that was not it tells in a hundredth of the time that reading every entry takes. -ENOTTY:
- * this kernel (before 6.7) does not.
+ * The kernel looks for the runs, and passes over what is not mapped, so that the time it takes follows
+ * what was touched and not the size of RAM. -ENOTTY: this kernel (before 6.7) does not.
  */
 static int visit_scanned(const struct mem_region *r, int pagemap, const struct visit *v)
 {
